@@ -1,0 +1,1 @@
+"""Other systems' checkpoints in our classes: one module per system, imported when it is used."""

@@ -1,0 +1,187 @@
+"""Configuration of SAVEnVideo (paper section 4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto import AutoConfig
+
+from .configuration_beats import SAVEnVideoBeatsConfig
+from .layout import FBANK_FRAMES_PER_PATCH
+
+
+# SigLIP so400m at 384 pixels, the tower of LLaVA-OneVision that the paper follows (4.1.1). The attention-pooling head
+# is left out: only patch tokens are used.
+SO400M_PATCH14_384 = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+
+
+@strict
+class SAVEnVideoConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`SAVEnVideoModel`] and [`SAVEnVideoForConditionalGeneration`].
+
+    Args:
+        vision_config: `SiglipVisionConfig`, `Siglip2VisionConfig` or a dict of one (default: so400m-patch14-384).
+        audio_config: `SAVEnVideoBeatsConfig` or a dict of one (default: BEATs iter3+).
+        text_config: config of any decoder-only text model of transformers, or a dict of one (default: Qwen2).
+        video_token_id, image_token_id, audio_token_id: ids of the placeholders in the vocabulary.
+        vision_feature_layer: -1 takes the vision tower's final patch tokens, after its last norm; another index takes
+            that entry of its hidden states.
+        image_mean, image_std: per channel, used when frames arrive as uint8 and are normalised on the model's device.
+        freeze_vision, freeze_audio: whether the towers stay as they are in training (paper 4.2: they do).
+        resampler_type: "avts" (paper 4.1.3), "mlp" (its ablation read literally: no compression) or "mlp_pool" (the
+            token budget of "avts" without attention, our decision).
+        resampler_hidden_size, resampler_layers, resampler_heads, resampler_intermediate_size: shape of the decoder
+            over the learnable queries (our decision: the paper gives none).
+        resampler_dropout: dropout of its attention and feed-forward parts.
+        resampler_attention: "projected" is ordinary multi-head attention; "literal" restates the paper's equations 2
+            and 3 (one head, no projections, no scale, no residual) and exists for tests.
+        queries_per_window: learnable queries, and so tokens, of one window.
+        window_seconds: longest window; None puts everything in one window (the paper's case).
+        window_frames: most frames in a window; None for no limit.
+        query_anchors: whether query j also carries the time feature of the j-th of evenly spaced times in its window.
+        balance_modalities: whether picture, sound and time get the same prior weight in attention, whatever their
+            numbers of tokens (our decision: an hour has 178 thousand BEATs tokens against 16 x 729 of SigLIP).
+        time_fusion: "add" adds the time feature to the tokens it dates, "token" makes it a key of its own, "both"
+            does both.
+        question_times: "separate" keeps window tokens free of the question, whose time tokens read spatially pooled
+            keys of the whole medium; "joint" lets them join the queries of every window (the paper's reading).
+        num_time_scales, shortest_time_period, longest_time_period: sinusoids of the time feature; periods in seconds,
+            geometric between the two.
+        resampler_max_keys: most keys attended to in one pass; windows are grouped up to it. Changes speed and memory,
+            not results.
+        tower_batch_size: most frames, or audio windows, that a tower sees in one pass. Changes memory, not results.
+    """
+
+    model_type = "savenvideo"
+    sub_configs = {
+        "vision_config": AutoConfig,
+        "audio_config": SAVEnVideoBeatsConfig,
+        "text_config": AutoConfig,
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+
+    video_token_id: int = 151646
+    image_token_id: int = 151647
+    audio_token_id: int = 151648
+
+    vision_feature_layer: int = -1
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    freeze_vision: bool = True
+    freeze_audio: bool = True
+
+    resampler_type: Literal["avts", "mlp", "mlp_pool"] = "avts"
+    resampler_hidden_size: int = 1024
+    resampler_layers: int = 2
+    resampler_heads: int = 16
+    resampler_intermediate_size: int = 4096
+    resampler_dropout: float = 0.0
+    resampler_attention: Literal["projected", "literal"] = "projected"
+    queries_per_window: int = 64
+    window_seconds: float | int | None = 60.0
+    window_frames: int | None = 64
+    query_anchors: bool = True
+    balance_modalities: bool = True
+
+    time_fusion: Literal["both", "token", "add"] = "both"
+    question_times: Literal["separate", "joint"] = "separate"
+    num_time_scales: int = 32
+    shortest_time_period: float = 0.02
+    longest_time_period: float = 28_800.0
+
+    resampler_max_keys: int = 65_536
+    tower_batch_size: int = 32
+
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _sub_config(self.vision_config, "siglip_vision_model", SO400M_PATCH14_384)
+        self.text_config = _sub_config(self.text_config, "qwen2", {})
+        if isinstance(self.audio_config, dict):
+            self.audio_config = SAVEnVideoBeatsConfig(**self.audio_config)
+        elif self.audio_config is None:
+            self.audio_config = SAVEnVideoBeatsConfig()
+
+        if self.vision_config.model_type not in ("siglip_vision_model", "siglip2_vision_model"):
+            raise ValueError(
+                f"vision_config is of type {self.vision_config.model_type!r}; the vision tower must be "
+                "'siglip_vision_model' or 'siglip2_vision_model'."
+            )
+        if self.vision_config.model_type == "siglip2_vision_model" and not hasattr(self.vision_config, "image_size"):
+            # SigLIP 2 stores its grid as a number of patches; frames are resized to that square here.
+            side = round(self.vision_config.num_patches**0.5)
+            self.vision_config.image_size = side * self.vision_config.patch_size
+        if self.audio_config.patch_size != FBANK_FRAMES_PER_PATCH:
+            raise ValueError(
+                f"audio_config.patch_size is {self.audio_config.patch_size}; sound is dated in columns of "
+                f"{FBANK_FRAMES_PER_PATCH} fbank frames."
+            )
+        if self.resampler_hidden_size % self.resampler_heads:
+            raise ValueError(
+                f"resampler_hidden_size ({self.resampler_hidden_size}) must be a multiple of resampler_heads "
+                f"({self.resampler_heads})."
+            )
+        if not 0 < self.shortest_time_period < self.longest_time_period:
+            raise ValueError(
+                f"shortest_time_period ({self.shortest_time_period} s) must be above 0 and below "
+                f"longest_time_period ({self.longest_time_period} s)."
+            )
+        # Tools ask the top level (resizing, tying); the text model knows.
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+        super().__post_init__(**kwargs)
+        # A class can name one Auto class for its remote code; a saved folder shall answer to all of these. What a
+        # loaded folder says itself is kept. AutoConfig first: vLLM reads them in order.
+        if getattr(self, "auto_map", None) is None:
+            self.auto_map = {
+                "AutoConfig": "configuration_savenvideo.SAVEnVideoConfig",
+                "AutoModel": "modeling_savenvideo.SAVEnVideoModel",
+                "AutoModelForImageTextToText": "modeling_savenvideo.SAVEnVideoForConditionalGeneration",
+                "AutoModelForMultimodalLM": "modeling_savenvideo.SAVEnVideoForConditionalGeneration",
+            }
+
+    def media_settings(self) -> dict:
+        """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
+        text_only = ("text_config", "architectures", "transformers_version", "dtype", "_name_or_path", "auto_map")
+        settings = {name: value for name, value in self.to_dict().items() if name not in text_only}
+        for tower in ("vision_config", "audio_config"):
+            settings[tower] = {name: value for name, value in settings[tower].items() if name not in text_only}
+        return settings
+
+    @property
+    def patches_per_frame(self) -> int:
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    @property
+    def audio_bands(self) -> int:
+        return self.audio_config.num_mel_bins // self.audio_config.patch_size
+
+
+def _sub_config(value: dict | PreTrainedConfig | None, default_type: str, defaults: dict) -> PreTrainedConfig:
+    """A sub-config from what the user or a `config.json` gave: a config, a dict that may name its type, or nothing."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value is None:
+        return CONFIG_MAPPING[default_type](**defaults)
+    value = dict(value)
+    model_type = value.pop("model_type", default_type)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"model_type {model_type!r} is not known to the installed transformers.")
+    return CONFIG_MAPPING[model_type](**value)
+
+
+__all__ = ["SAVEnVideoConfig"]

@@ -1,0 +1,204 @@
+"""Which frame and which sound belong to which window, and how many tokens a medium becomes.
+
+The processor expands placeholders and the model fills them; both ask this file, so that they cannot disagree.
+All times are integer microseconds on the medium's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+
+# A time that is not known (an image, frames handed over without times). An out-of-band integer rather than 0 or
+# -1, because small negative times are real: sound may start a few milliseconds before the picture.
+NO_TIME = -(2**63)
+
+# BEATs patch grid (peers: 16 fbank frames of 10 ms each; a 25 ms frame makes the patch 175 ms wide).
+FBANK_FRAMES_PER_PATCH = 16
+PATCH_STEP_US = 160_000
+PATCH_CENTRE_US = 87_500
+
+RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool")
+
+
+def audio_column_times(audio_times: Sequence[int], num_frames: Sequence[int]) -> list[int]:
+    """Centre times of the patch columns of a track, window after window.
+
+    A column is one step of 16 fbank frames; BEATs makes one patch per mel band of it (8 with the published sizes).
+
+    Args:
+        audio_times: start of each window, in microseconds, or `NO_TIME`.
+        num_frames: number of valid fbank frames of each window.
+
+    Returns:
+        One time per valid column, in microseconds, or `NO_TIME` where the window has none.
+    """
+    if len(audio_times) != len(num_frames):
+        raise ValueError(f"Got {len(audio_times)} window start times for {len(num_frames)} audio windows.")
+    times = []
+    for start, frames in zip(audio_times, num_frames, strict=True):
+        columns = frames // FBANK_FRAMES_PER_PATCH
+        if start == NO_TIME:
+            times.extend([NO_TIME] * columns)
+        else:
+            times.extend(start + PATCH_STEP_US * column + PATCH_CENTRE_US for column in range(columns))
+    return times
+
+
+@dataclass
+class Window:
+    """A stretch of a medium that is resampled in one go: half-open `[start, end)` in microseconds.
+
+    `frames` and `columns` index the medium's valid frames and valid audio columns. `start` and `end` are `NO_TIME`
+    when the medium has no times.
+    """
+
+    start: int
+    end: int
+    frames: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+
+    @property
+    def timed(self) -> bool:
+        return self.start != NO_TIME
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The numbers that decide how many tokens a medium costs. Part of the processor's saved form.
+
+    Args:
+        resampler_type: "avts" and "mlp_pool" spend `queries_per_window` tokens a window, "mlp" one token a patch.
+        queries_per_window: learnable queries of the resampler, per window.
+        window_seconds: longest window; windows of a medium are of equal length. None: one window (the paper's case).
+        window_frames: most frames in a window; a window with more is cut between frames. None: no limit.
+        patches_per_frame: tokens of the vision tower for one frame.
+        audio_bands: patches of the audio tower for one column.
+        time_tokens: whether dates are tokens of their own (they count where nothing compresses, in "mlp").
+    """
+
+    resampler_type: str = "avts"
+    queries_per_window: int = 64
+    window_seconds: float | None = 60.0
+    window_frames: int | None = 64
+    patches_per_frame: int = 729
+    audio_bands: int = 8
+    time_tokens: bool = True
+
+    def __post_init__(self):
+        if self.resampler_type not in RESAMPLER_TYPES:
+            raise ValueError(f"resampler_type is {self.resampler_type!r}, but must be one of {RESAMPLER_TYPES}.")
+        for name in ("queries_per_window", "window_seconds", "window_frames", "patches_per_frame", "audio_bands"):
+            value = getattr(self, name)
+            if value is None and name in ("window_seconds", "window_frames"):
+                continue
+            if value is None or value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}.")
+
+    @classmethod
+    def from_config(cls, config) -> TokenLayout:
+        """The layout of a model, from its `SAVEnVideoConfig`."""
+        return cls(
+            resampler_type=config.resampler_type,
+            queries_per_window=config.queries_per_window,
+            window_seconds=config.window_seconds,
+            window_frames=config.window_frames,
+            patches_per_frame=config.patches_per_frame,
+            audio_bands=config.audio_bands,
+            time_tokens=config.time_fusion != "add",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def plan(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> list[Window]:
+        """Assign every frame and every audio column of one medium to the window that holds its time.
+
+        Windows are equal parts of `[0, duration)`; what lies outside (a container may understate its length) goes
+        to the nearest one. Windows that hold neither frame nor sound are left out: they would cost tokens and say
+        nothing. A medium with an undated frame or column is one window, cut by rank where `window_frames` asks.
+
+        Args:
+            frame_times: times of the valid frames, in microseconds, or `NO_TIME`.
+            audio_columns: centre times of the valid audio columns (see `audio_column_times`).
+            duration: of the medium, in microseconds; 0 if unknown.
+        """
+        if not frame_times and not audio_columns:
+            return []
+        if NO_TIME in frame_times or NO_TIME in audio_columns:
+            return self._plan_by_rank(len(frame_times), len(audio_columns))
+
+        if duration <= 0:
+            duration = max([*frame_times, *audio_columns]) + 1
+        count = 1
+        if self.window_seconds is not None:
+            count = max(1, -(-duration // round(self.window_seconds * 1e6)))
+        edges = [index * duration // count for index in range(count + 1)]
+
+        cells = [Window(start, end) for start, end in pairwise(edges)]
+        for index, time in enumerate(frame_times):
+            cells[_cell_of(time, duration, edges)].frames.append(index)
+        for index, time in enumerate(audio_columns):
+            cells[_cell_of(time, duration, edges)].columns.append(index)
+
+        windows = []
+        for cell in cells:
+            windows.extend(self._cut(cell, frame_times, audio_columns))
+        return [window for window in windows if window.frames or window.columns]
+
+    def num_tokens(
+        self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int, num_query_times: int
+    ) -> int:
+        """Tokens that one medium puts into the prompt: those of its windows, then one per question time."""
+        return self.num_window_tokens(frame_times, audio_columns, duration) + num_query_times
+
+    def num_window_tokens(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> int:
+        """Tokens of a medium's windows, without the question's."""
+        if self.resampler_type != "mlp":
+            return len(self.plan(frame_times, audio_columns, duration)) * self.queries_per_window
+        dated = sum(time != NO_TIME for time in (*frame_times, *audio_columns)) if self.time_tokens else 0
+        return len(frame_times) * self.patches_per_frame + len(audio_columns) * self.audio_bands + dated
+
+    def _plan_by_rank(self, num_frames: int, num_columns: int) -> list[Window]:
+        parts = 1
+        if self.window_frames is not None:
+            parts = max(1, -(-num_frames // self.window_frames))
+        return [
+            Window(NO_TIME, NO_TIME, list(_part(num_frames, part, parts)), list(_part(num_columns, part, parts)))
+            for part in range(parts)
+        ]
+
+    def _cut(self, cell: Window, frame_times: Sequence[int], audio_columns: Sequence[int]) -> list[Window]:
+        """Cut a window that holds more than `window_frames` frames half way between two of its frames."""
+        if self.window_frames is None or len(cell.frames) <= self.window_frames:
+            return [cell]
+        frames = sorted(cell.frames, key=lambda index: frame_times[index])
+        parts = -(-len(frames) // self.window_frames)
+        groups = [[frames[rank] for rank in _part(len(frames), part, parts)] for part in range(parts)]
+        inner = [(frame_times[a[-1]] + frame_times[b[0]]) // 2 + 1 for a, b in pairwise(groups)]
+        edges = [cell.start, *inner, cell.end]
+        windows = [Window(start, end, group) for (start, end), group in zip(pairwise(edges), groups, strict=True)]
+        for column in cell.columns:
+            part = sum(audio_columns[column] >= edge for edge in inner)
+            windows[part].columns.append(column)
+        return windows
+
+
+def _cell_of(time: int, duration: int, edges: list[int]) -> int:
+    """Index of the equal part of `[0, duration)` that holds `time`; the nearest one for times outside."""
+    count = len(edges) - 1
+    cell = min(max(time * count // duration, 0), count - 1)
+    # Edges are rounded down, so the division can name a neighbour when `time` sits on an edge.
+    while cell + 1 < count and time >= edges[cell + 1]:
+        cell += 1
+    while cell > 0 and time < edges[cell]:
+        cell -= 1
+    return cell
+
+
+def _part(total: int, part: int, parts: int) -> range:
+    """The `part`-th of `parts` runs of `range(total)` whose lengths differ by at most one."""
+    return range(part * total // parts, (part + 1) * total // parts)

@@ -1,0 +1,842 @@
+"""SAVEnVideo: a language model that watches, listens and knows when (paper section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationMixin,
+    PreTrainedModel,
+    Siglip2VisionModel,
+    SiglipVisionModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.utils import can_return_tuple
+
+from .configuration_savenvideo import SAVEnVideoConfig
+from .connectors import (
+    AVTSResampler,
+    Connector,
+    ConnectorOutput,
+    PooledKeys,
+    Questions,
+    TemporalLinearProjection,
+    WindowIndex,
+    build_connector,
+)
+from .layout import NO_TIME, PATCH_CENTRE_US, PATCH_STEP_US, TokenLayout, Window
+from .memory import VideoMemory
+from .modeling_beats import SAVEnVideoBeatsModel
+
+
+VISION_TOWERS = {"siglip_vision_model": SiglipVisionModel, "siglip2_vision_model": Siglip2VisionModel}
+
+# Placeholders of a model whose vocabulary does not know them yet, in the order of their config fields.
+PLACEHOLDER_TOKENS = {"video_token_id": "<|video|>", "image_token_id": "<|image|>", "audio_token_id": "<|audio|>"}
+
+MEDIA_INPUTS = (
+    "pixel_values_videos",
+    "frame_times",
+    "frame_mask",
+    "input_features",
+    "input_features_mask",
+    "audio_times",
+    "query_times",
+    "query_times_mask",
+    "video_durations",
+)
+
+
+@dataclass
+class SAVEnVideoModelOutputWithPast(ModelOutput):
+    r"""
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch, seq, hidden)`)
+        past_key_values (`Cache`, *optional*)
+        hidden_states, attentions (`tuple[torch.Tensor]`, *optional*): of the language model.
+        video_hidden_states (`torch.Tensor` of shape `(media tokens of the batch, hidden)`, *optional*):
+            what the media became, in text order.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: list[torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class SAVEnVideoCausalLMOutputWithPast(ModelOutput):
+    r"""
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): next-token cross-entropy, when `labels` is given.
+        logits (`torch.Tensor` of shape `(batch, seq or logits_to_keep, vocab)`)
+        past_key_values, hidden_states, attentions, video_hidden_states: see [`SAVEnVideoModelOutputWithPast`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: list[torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+class SAVEnVideoPreTrainedModel(PreTrainedModel):
+    config_class = SAVEnVideoConfig
+    base_model_prefix = "model"
+    input_modalities = ("video", "image", "audio", "text")
+    supports_gradient_checkpointing = True
+    # The towers and the language model add their own layers to this list.
+    _no_split_modules = ["AVTSResampler", "MLPConnector", "TemporalLinearProjection"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = False
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, TemporalLinearProjection):
+            # f(t) has entries of size one: this gives h(t) entries of size one as well.
+            init.normal_(module.projection.weight, std=module.projection.in_features**-0.5)
+        if isinstance(module, Connector):
+            init.normal_(module.modality_embedding, std=std)
+        if isinstance(module, AVTSResampler):
+            for name in ("queries", "query_position", "patch_position", "band_position"):
+                init.normal_(getattr(module, name), std=std)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """`PreTrainedModel.from_pretrained`; towers come back frozen, and quantization leaves all but the language
+        model in full precision unless `llm_int8_skip_modules` says otherwise."""
+        quantization = kwargs.get("quantization_config")
+        if quantization is not None and getattr(quantization, "llm_int8_skip_modules", False) is None:
+            # Names match anywhere in a module's path, so they hold with and without the language-model head.
+            quantization.llm_int8_skip_modules = list(cls._unquantized_modules)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_towers()
+        return loaded
+
+    _unquantized_modules = ("vision_tower", "audio_tower", "temporal_projection", "resampler", "lm_head")
+
+    def freeze_towers(self) -> None:
+        """Take the gradient from the towers that the config freezes (loading weights gives it back to them)."""
+        model = self.base_model
+        for frozen, tower in (
+            (self.config.freeze_vision, model.vision_tower),
+            (self.config.freeze_audio, model.audio_tower),
+        ):
+            if frozen:
+                tower.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        """Training mode for all but the frozen towers: no dropout and no layer drop in what does not learn."""
+        super().train(mode)
+        model = self.base_model
+        if mode and hasattr(model, "vision_tower"):
+            model.vision_tower.train(not self.config.freeze_vision)
+            model.audio_tower.train(not self.config.freeze_audio)
+        return self
+
+
+class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
+    """Towers, time, resampler and language model; hidden states out. See `SAVEnVideoForConditionalGeneration`."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: SAVEnVideoConfig):
+        super().__init__(config)
+        self.vision_tower = VISION_TOWERS[config.vision_config.model_type]._from_config(config.vision_config)
+        self.audio_tower = SAVEnVideoBeatsModel._from_config(config.audio_config)
+        self.temporal_projection = TemporalLinearProjection(config)
+        self.resampler = build_connector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.layout = TokenLayout.from_config(config)
+        self.post_init()
+        self.freeze_towers()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_times: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        audio_times: torch.Tensor | None = None,
+        query_times: torch.Tensor | None = None,
+        query_times_mask: torch.Tensor | None = None,
+        video_durations: torch.Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Tokens of every medium of a batch: picture, sound and time together.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(media, frames, 3, height, width)`, *optional*):
+                uint8 (normalised here), or float that is already normalised.
+            frame_times (`(media, frames)`, int64 microseconds, *optional*): `NO_TIME` or None where unknown.
+            frame_mask (`(media, frames)`, bool, *optional*): which frames exist; the others are never looked at.
+            input_features (`(media, windows, fbank_frames, mels)`, *optional*): normalised BEATs fbank.
+            input_features_mask (`(media, windows, fbank_frames)`, bool, *optional*): which of its frames exist.
+            audio_times (`(media, windows)`, int64 microseconds, *optional*): start of each audio window.
+            query_times, query_times_mask (`(media, times)`, int64 microseconds and bool, *optional*):
+                the times that the question names.
+            video_durations (`(media,)`, int64 microseconds, *optional*): 0 where unknown.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` is a tuple of one `(tokens, hidden)` per medium;
+            `last_hidden_state`, `hidden_states` and `attentions` are the vision tower's over the valid frames
+            (the audio tower's over the valid windows where there is no picture).
+        """
+        media = {name: value for name, value in locals().items() if name in MEDIA_INPUTS}
+        return self._encode_media(media, {}, **kwargs)
+
+    @can_return_tuple
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None = None,
+        audio_times: torch.Tensor | None = None,
+        query_times: torch.Tensor | None = None,
+        query_times_mask: torch.Tensor | None = None,
+        video_durations: torch.Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Tokens of media that are sound alone. Arguments and result as in `get_video_features`; `input_features` may
+        also be `(media, fbank_frames, mels)`, one window each.
+        """
+        if input_features.ndim == 3:
+            input_features = input_features[:, None]
+            if input_features_mask is not None:
+                input_features_mask = input_features_mask[:, None]
+        media = {name: value for name, value in locals().items() if name in MEDIA_INPUTS}
+        return self._encode_media(media, {}, **kwargs)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        r"""
+        Tokens of still images, `(images, 3, height, width)`: media of one frame without a time. Result as in
+        `get_video_features`.
+        """
+        return self._encode_media({"pixel_values_videos": pixel_values[:, None]}, {}, **kwargs)
+
+    def _encode_media(
+        self, media: dict[str, torch.Tensor | None], memories: dict[int, VideoMemory], **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Run the towers on what is valid, then the connector; `memories` stand in for media, by index."""
+        media = {name: value for name, value in media.items() if value is not None}
+        count = max([*(len(value) for value in media.values()), *(index + 1 for index in memories)])
+        frames = self._encode_frames(media, **kwargs)
+        columns = self._encode_audio(media, **kwargs)
+
+        durations = [0] * count if "video_durations" not in media else media["video_durations"].tolist()
+        for index, memory in memories.items():
+            durations[index] = memory.duration
+        windows, owners = [], []
+        first_frame = first_column = 0
+        for index, (frame_times, column_times) in enumerate(
+            zip(frames.by_medium(count), columns.by_medium(count), strict=True)
+        ):
+            for window in self.layout.plan(frame_times, column_times, durations[index]):
+                window.frames = [first_frame + frame for frame in window.frames]
+                window.columns = [first_column + column for column in window.columns]
+                windows.append(window)
+                owners.append(index)
+            first_frame += len(frame_times)
+            first_column += len(column_times)
+
+        output = self._connect(frames, columns, windows, owners, durations, media, memories)
+        tokens = [[] for _ in range(count)]
+        for index, memory in memories.items():
+            tokens[index].append(memory.window_tokens.to(self.resampler.output_norm.weight))
+        for index, window_tokens in zip(owners, output.window_tokens, strict=True):
+            tokens[index].append(window_tokens)
+        for index, parts in enumerate(tokens):
+            if not parts:
+                raise ValueError(f"Medium {index} of {count} has neither a valid frame nor valid sound.")
+            if output.question_tokens:
+                parts.append(output.question_tokens[index])
+        tower = frames.tower if frames.tower is not None else columns.tower
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tower.last_hidden_state if tower is not None else None,
+            pooler_output=tuple(torch.cat(parts) for parts in tokens),
+            hidden_states=tower.hidden_states if tower is not None else None,
+            attentions=tower.attentions if tower is not None else None,
+        )
+
+    def _connect(
+        self,
+        frames: EncodedModality,
+        columns: EncodedModality,
+        windows: list[Window],
+        owners: list[int],
+        durations: list[int],
+        media: dict[str, torch.Tensor],
+        memories: dict[int, VideoMemory],
+    ) -> ConnectorOutput:
+        """Call the connector on its own device, in its own dtype."""
+        dtype, device = self.resampler.output_norm.weight.dtype, _execution_device(self.resampler)
+        questions = None
+        if "query_times" in media:
+            times = media["query_times"].to(device)
+            mask = media.get("query_times_mask", torch.ones_like(times)).to(device, torch.bool)
+            questions = Questions(times, mask, torch.tensor(durations, dtype=torch.int64, device=device))
+        pooled = {}
+        for index, memory in memories.items():
+            if memory.encoder_hash != (fingerprint := self.encoder_fingerprint()):
+                raise ValueError(
+                    f"This video memory was made by weights with the fingerprint {memory.encoder_hash}, this model's "
+                    f"is {fingerprint}: encode the video again with `model.encode_video`."
+                )
+            pooled[index] = PooledKeys(
+                memory.pooled_states.to(device, dtype),
+                memory.pooled_times.to(device),
+                memory.pooled_modality.to(device),
+                torch.full_like(memory.pooled_modality, index, device=device),
+            )
+        return self.resampler(
+            frames.states.to(device, dtype),
+            frames.times.to(device),
+            columns.states.to(device, dtype),
+            columns.times.to(device),
+            self.temporal_projection,
+            WindowIndex.build(windows, [durations[index] for index in owners], owners, device),
+            questions,
+            pooled,
+        )
+
+    def _encode_frames(self, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+        """Vision tower over the valid frames of a batch."""
+        config = self.config.vision_config
+        pixels = media.get("pixel_values_videos")
+        if pixels is None:
+            return EncodedModality.absent(self.config.patches_per_frame, config.hidden_size)
+        if pixels.ndim != 5 or tuple(pixels.shape[2:]) != (3, config.image_size, config.image_size):
+            raise ValueError(
+                f"`pixel_values_videos` has the shape {tuple(pixels.shape)}, but the vision tower takes "
+                f"(media, frames, 3, {config.image_size}, {config.image_size})."
+            )
+        mask = media.get("frame_mask", torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)).bool()
+        times = media.get("frame_times", torch.full_like(mask, NO_TIME, dtype=torch.int64))
+        device, dtype = _execution_device(self.vision_tower), self.vision_tower.dtype
+        mean, std = torch.tensor([self.config.image_mean, self.config.image_std], device=device)[..., None, None]
+        layer = self.config.vision_feature_layer
+        if layer != -1:
+            kwargs["output_hidden_states"] = True
+
+        def encode(frames: torch.Tensor):
+            frames = frames.to(device)
+            if not frames.is_floating_point():
+                frames = (frames.to(torch.float32) / 255 - mean) / std
+            if config.model_type == "siglip2_vision_model":
+                return self.vision_tower(**_siglip2_inputs(frames.to(dtype), config.patch_size), **kwargs)
+            return self.vision_tower(frames.to(dtype), **kwargs)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            tower = _in_batches(encode, self.config.tower_batch_size, pixels[mask])
+        if tower is None:
+            return EncodedModality.absent(self.config.patches_per_frame, config.hidden_size)
+        states = tower.last_hidden_state if layer == -1 else tower.hidden_states[layer]
+        return EncodedModality(states, times[mask], torch.nonzero(mask)[:, 0], tower)
+
+    def _encode_audio(self, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+        """Audio tower over the valid windows of a batch, and of those the valid columns."""
+        bands, config = self.config.audio_bands, self.config.audio_config
+        features = media.get("input_features")
+        if features is None:
+            return EncodedModality.absent(bands, config.hidden_size)
+        mask = media.get("input_features_mask", torch.ones(features.shape[:-1], device=features.device)).bool()
+        if features.ndim != 4 or mask.shape != features.shape[:-1]:
+            raise ValueError(
+                f"`input_features` has the shape {tuple(features.shape)} and its mask {tuple(mask.shape)}; expected "
+                "(media, windows, fbank_frames, mels) and (media, windows, fbank_frames)."
+            )
+        heard = mask.any(-1)
+        starts = media.get("audio_times", torch.full_like(heard, NO_TIME, dtype=torch.int64))
+        device, dtype = _execution_device(self.audio_tower), self.audio_tower.dtype
+
+        def encode(features: torch.Tensor, mask: torch.Tensor):
+            return self.audio_tower(features.to(device, dtype), mask.to(device), **kwargs)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_audio):
+            tower = _in_batches(encode, self.config.tower_batch_size, features[heard], mask[heard])
+        if tower is None:
+            return EncodedModality.absent(bands, config.hidden_size)
+        valid = tower.token_mask.unflatten(1, (-1, bands)).all(-1)
+        starts = starts[heard].to(valid.device)[:, None]
+        steps = torch.arange(valid.shape[1], device=valid.device) * PATCH_STEP_US + PATCH_CENTRE_US
+        times = torch.where(starts == NO_TIME, NO_TIME, starts + steps)
+        owners = torch.nonzero(heard)[:, :1].to(valid.device).expand_as(valid)
+        states = tower.last_hidden_state.unflatten(1, (-1, bands))
+        return EncodedModality(states[valid], times[valid], owners[valid], tower)
+
+    @torch.no_grad()
+    def encode_video(self, video, processor=None, **videos_kwargs) -> VideoMemory:
+        r"""
+        Watch and listen to a video once, window by window: memory does not grow with its length.
+
+        Args:
+            video: whatever the processor takes as a video (path, bytes, file object, frames with times).
+            processor: the model's `SAVEnVideoProcessor`; loaded from where the model came from if None.
+            videos_kwargs: how to sample, as for the processor (`sampling`, `num_frames`, `fps`, `max_frames`, ...).
+
+        Returns:
+            `VideoMemory`, to be handed to the processor in place of the video.
+        """
+        if self.resampler.joint:
+            raise ValueError(
+                "With question_times='joint' a video's tokens depend on the question, so it cannot be encoded ahead: "
+                "ask with the file itself, or use a model with question_times='separate'."
+            )
+        if processor is None:
+            processor = AutoProcessor.from_pretrained(self.config._name_or_path)
+        stream = processor.stream_video(video, **videos_kwargs)
+        device = _execution_device(self.resampler)
+        waiting = EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)
+        tokens, pooled, num_frames, heard, released = [], [], 0, 0, 0
+        for window, chunk in zip(stream.windows, stream, strict=True):
+            frames = self._encode_frames(chunk)
+            waiting = waiting.then(self._encode_audio(chunk))
+            local = Window(
+                window.start,
+                window.end,
+                list(range(len(frames.times))),
+                [column - released for column in window.columns],
+            )
+            output = self._connect(frames, waiting, [local], [0], [stream.duration], {}, {})
+            tokens.extend(output.window_tokens)
+            pooled.append(output.pooled)
+            num_frames += len(frames.times)
+            heard += len(window.columns)
+            done = max(local.columns, default=-1) + 1
+            waiting, released = waiting.after(done), released + done
+        keys = PooledKeys.cat(pooled)
+        return VideoMemory(
+            window_tokens=torch.cat(tokens),
+            window_times=torch.tensor([[window.start, window.end] for window in stream.windows], device=device),
+            pooled_states=keys.states,
+            pooled_times=keys.times,
+            pooled_modality=keys.modality,
+            duration=stream.duration,
+            num_frames=num_frames,
+            audio_seconds=heard * PATCH_STEP_US / 1e6,
+            encoder_hash=self.encoder_fingerprint(),
+            preprocessing_hash=stream.preprocessing_hash,
+        )
+
+    def encoder_fingerprint(self) -> str:
+        """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration.
+
+        A few values of every tensor, rounded to bfloat16, so that a cast of the model keeps its memories valid.
+        Cached until a parameter changes.
+        """
+        modules = (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler)
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        # In-place updates (an optimizer's step) count up `_version`; casts and loads make new storage.
+        state = tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
+        cached = getattr(self, "_fingerprint", None)
+        if cached is None or cached[0] != state:
+            digest = hashlib.sha256(json.dumps(self.config.media_settings(), sort_keys=True).encode())
+            for parameter in parameters:
+                values = parameter.detach().flatten()
+                values = values[:: max(1, len(values) // 64)][:64].to("cpu", torch.bfloat16)
+                digest.update(values.view(torch.int16).numpy().tobytes())
+            cached = self._fingerprint = (state, digest.hexdigest()[:16])
+        return cached[1]
+
+    def get_placeholder_mask(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, num_features: int | None
+    ) -> torch.Tensor:
+        """Where the media go: `(batch, seq)` bool; checks their number against `num_features` (None: must be 0)."""
+        ids = [self.config.video_token_id, self.config.image_token_id, self.config.audio_token_id]
+        if input_ids is not None:
+            mask = torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
+        else:
+            placeholders = self.get_input_embeddings()(torch.tensor(ids, device=inputs_embeds.device))
+            mask = (inputs_embeds[..., None, :] == placeholders).all(-1).any(-1)
+        expected = int(mask.sum())
+        if expected != (num_features or 0):
+            given = "no media" if num_features is None else f"media of {num_features} tokens"
+            raise ValueError(
+                f"The prompt has {expected} placeholder tokens, but there were {given}. Pass everything the processor "
+                "returned, and use the processor of this model (its `layout` must be the model's)."
+            )
+        return mask.to(inputs_embeds.device)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_times: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        audio_times: torch.Tensor | None = None,
+        query_times: torch.Tensor | None = None,
+        query_times_mask: torch.Tensor | None = None,
+        video_durations: torch.Tensor | None = None,
+        mm_encoder_outputs: dict | None = None,
+        **kwargs,
+    ) -> SAVEnVideoModelOutputWithPast:
+        r"""
+        Args:
+            input_ids (`(batch, seq)`): with every placeholder expanded to the tokens of its medium.
+            mm_encoder_outputs (`dict`, *optional*): under `"video"` either the output of `get_video_features`, or a
+                list with one `VideoMemory` or None per medium.
+            The media arguments are those of `get_video_features`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either `input_ids` or `inputs_embeds`.")
+        media = {name: value for name, value in locals().items() if name in MEDIA_INPUTS}
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        features = self.resolve_media(media, mm_encoder_outputs)
+        tokens = None
+        if features is not None:
+            tokens = torch.cat([part.to(inputs_embeds.device, inputs_embeds.dtype) for part in features.pooler_output])
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, len(tokens))
+            inputs_embeds = inputs_embeds.masked_scatter(mask[..., None], tokens)
+        elif input_ids is not None and (past_key_values is None or past_key_values.get_seq_length() == 0):
+            # Placeholders without media would train, or answer, on meaningless embeddings without a word.
+            self.get_placeholder_mask(input_ids, inputs_embeds, None)
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return SAVEnVideoModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            video_hidden_states=tokens,
+        )
+
+    def resolve_media(
+        self, media: dict[str, torch.Tensor | None], mm_encoder_outputs: dict | None
+    ) -> BaseModelOutputWithPooling | None:
+        """Tokens of all media of a batch, from tensors, from memories, or both; None if there are no media."""
+        given = (mm_encoder_outputs or {}).get("video")
+        tensors = any(media.get(name) is not None for name in ("pixel_values_videos", "input_features"))
+        if given is None:
+            return self._encode_media(media, {}) if tensors else None
+        if getattr(given, "pooler_output", None) is not None:
+            if tensors:
+                raise ValueError("Got media both as tensors and as `mm_encoder_outputs`; pass one of them.")
+            return given
+        memories = {index: memory for index, memory in enumerate(given) if memory is not None}
+        return self._encode_media(media, memories)
+
+
+class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMixin):
+    """SAVEnVideo with its language-modelling head: ask it about videos, images and sounds."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: SAVEnVideoConfig):
+        super().__init__(config)
+        self.model = SAVEnVideoModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+        self.freeze_towers()
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor | None = None, **kwargs):
+        """See [`SAVEnVideoModel.get_video_features`]."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
+
+    def get_audio_features(self, input_features: torch.Tensor, **kwargs):
+        """See [`SAVEnVideoModel.get_audio_features`]."""
+        return self.model.get_audio_features(input_features, **kwargs)
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs):
+        """See [`SAVEnVideoModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def encode_video(self, video, processor=None, **videos_kwargs) -> VideoMemory:
+        """See [`SAVEnVideoModel.encode_video`]."""
+        return self.model.encode_video(video, processor, **videos_kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_times: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        audio_times: torch.Tensor | None = None,
+        query_times: torch.Tensor | None = None,
+        query_times_mask: torch.Tensor | None = None,
+        video_durations: torch.Tensor | None = None,
+        mm_encoder_outputs: dict | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> SAVEnVideoCausalLMOutputWithPast:
+        r"""
+        Args:
+            labels (`(batch, seq)`, *optional*): token ids to predict, -100 where nothing is asked.
+            logits_to_keep: how many logits from the end, or which positions; 0 for all.
+            The other arguments are those of [`SAVEnVideoModel`].
+        """
+        media = {name: value for name, value in locals().items() if name in MEDIA_INPUTS}
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **media,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep, :])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return SAVEnVideoCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, use_cache=True, **kwargs):
+        media = {name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "mm_encoder_outputs")}
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, use_cache=use_cache, **kwargs
+        )
+        # With a cache the media are in it after the first step.
+        if is_first_iteration or not use_cache:
+            inputs.update({name: value for name, value in media.items() if value is not None})
+        return inputs
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        """Encode the media once per call of `generate`, whatever beams and returned sequences follow.
+
+        The base class encodes images and videos one after the other, from arguments of their own; here one tensor
+        holds all media of the batch.
+        """
+        media = {name: model_kwargs.pop(name, None) for name in MEDIA_INPUTS}
+        features = self.model.resolve_media(media, model_kwargs.pop("mm_encoder_outputs", None))
+        if features is not None:
+            model_kwargs["mm_encoder_outputs"] = {"video": features}
+        return model_kwargs
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """Repeat each sample with its media: [A, B], [C] becomes [A, B], [A, B], [C], [C]."""
+        model_kwargs = self._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+        features = model_kwargs.pop("mm_encoder_outputs", {}).get("video")
+        if features is not None and expand_size > 1:
+            embeds = model_kwargs.get("inputs_embeds")
+            total = sum(len(part) for part in features.pooler_output)
+            ids = input_ids if input_ids is not None and input_ids.numel() else None
+            per_sample = self.model.get_placeholder_mask(ids, embeds if ids is None else ids, total).sum(-1).tolist()
+            ends = list(accumulate(len(part) for part in features.pooler_output))
+            parts, first = [], 0
+            for end_token in accumulate(per_sample):
+                last = first
+                while last < len(ends) and ends[last] <= end_token:
+                    last += 1
+                parts.extend(list(features.pooler_output[first:last]) * expand_size)
+                first = last
+            features = BaseModelOutputWithPooling(pooler_output=tuple(parts))
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        if features is not None:
+            model_kwargs["mm_encoder_outputs"] = {"video": features}
+        return input_ids, model_kwargs
+
+    @classmethod
+    def from_components(cls, vision, audio, text, tokenizer=None, dtype: torch.dtype | None = None, **settings):
+        r"""
+        Put a model together from trained parts; the connector is new.
+
+        Args:
+            vision: folder or Hub id of a SigLIP (2) model, or the vision model itself.
+            audio: folder or Hub id of converted BEATs (`saven convert beats`), or the `SAVEnVideoBeatsModel` itself.
+            text: folder or Hub id of a decoder-only model, or the causal model itself.
+            tokenizer: of the text model; loaded from `text` if None. Placeholder tokens that it lacks are added to it,
+                and rows to the embeddings if they do not fit.
+            dtype: of all weights; float32 if None.
+            settings: fields of [`SAVEnVideoConfig`].
+        """
+        dtype = dtype or torch.float32
+        if tokenizer is None:
+            if isinstance(text, nn.Module):
+                raise ValueError("Pass `tokenizer`: a model that is already loaded does not name one.")
+            tokenizer = AutoTokenizer.from_pretrained(text)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(PLACEHOLDER_TOKENS.values())}, replace_extra_special_tokens=False
+        )
+        if not isinstance(vision, nn.Module):
+            vision = _load_vision_tower(vision, dtype)
+        if not isinstance(audio, nn.Module):
+            audio = SAVEnVideoBeatsModel.from_pretrained(audio, dtype=dtype)
+        if not isinstance(text, nn.Module):
+            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
+        if text.get_input_embeddings().num_embeddings < len(tokenizer):
+            text.resize_token_embeddings(len(tokenizer))
+
+        ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in PLACEHOLDER_TOKENS.items()}
+        config = SAVEnVideoConfig(
+            vision_config=vision.config, audio_config=audio.config, text_config=text.config, **{**ids, **settings}
+        )
+        # Only the connector is built for real: a random 7B would cost its memory twice.
+        with torch.device("meta"):
+            model = cls(config)
+        inner = model.model
+        inner.vision_tower, inner.audio_tower = vision, audio
+        inner.language_model, model.lm_head = text.get_decoder(), text.get_output_embeddings()
+        for module in (inner.temporal_projection, inner.resampler):
+            module.to_empty(device="cpu")
+            module.apply(model._init_weights)
+        model.to(dtype)
+        model.tie_weights()
+        model.generation_config = text.generation_config
+        # A sampled placeholder would ask for a medium that is not there.
+        model.generation_config.suppress_tokens = sorted(ids.values())
+        model.freeze_towers()
+        return model.eval()
+
+
+@dataclass
+class EncodedModality:
+    """One modality of a batch after its tower, packed over what is valid, medium after medium.
+
+    states: `(n, patches or bands, hidden)`; times: `(n,)` int64 microseconds; media: `(n,)`, the owner of each row;
+    tower: the tower's own output, None if it did not run.
+    """
+
+    states: torch.Tensor
+    times: torch.Tensor
+    media: torch.Tensor
+    tower: ModelOutput | None = None
+
+    @classmethod
+    def absent(cls, rows: int, hidden_size: int) -> EncodedModality:
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(torch.zeros(0, rows, hidden_size), none, none)
+
+    def by_medium(self, count: int) -> list[list[int]]:
+        """The times of each of `count` media."""
+        times, sizes = self.times.tolist(), torch.bincount(self.media, minlength=count).tolist()
+        ends = list(accumulate(sizes))
+        return [times[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def then(self, other: EncodedModality) -> EncodedModality:
+        """These rows, and after them those of `other`."""
+        if not len(self.times):
+            return other
+        if not len(other.times):
+            return self
+        return EncodedModality(
+            torch.cat([self.states, other.states]),
+            torch.cat([self.times, other.times]),
+            torch.cat([self.media, other.media]),
+        )
+
+    def after(self, rows: int) -> EncodedModality:
+        """All but the first `rows` rows."""
+        # A copy: a view would keep the whole storage alive.
+        return EncodedModality(self.states[rows:].clone(), self.times[rows:].clone(), self.media[rows:].clone())
+
+
+def _in_batches(encode: Callable, size: int, *inputs: torch.Tensor) -> ModelOutput | None:
+    """Outputs of `encode` over `inputs`, `size` rows at a time, as one; None if there are no rows."""
+    outputs = [encode(*rows) for rows in zip(*(tensor.split(size) for tensor in inputs), strict=True) if len(rows[0])]
+    if len(outputs) < 2:
+        return outputs[0] if outputs else None
+
+    def join(values):
+        if isinstance(values[0], torch.Tensor):
+            return torch.cat(values)
+        return tuple(join(layer) for layer in zip(*values, strict=True))
+
+    return type(outputs[0])(**{name: join([output[name] for output in outputs]) for name in outputs[0]})
+
+
+def _siglip2_inputs(frames: torch.Tensor, patch_size: int) -> dict[str, torch.Tensor]:
+    """What SigLIP 2 takes for square frames `(n, 3, side, side)`: flat patches, their mask and grid."""
+    count, channels, height, width = frames.shape
+    rows, columns = height // patch_size, width // patch_size
+    patches = frames.reshape(count, channels, rows, patch_size, columns, patch_size).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": patches.reshape(count, rows * columns, -1),
+        "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=frames.device),
+        "spatial_shapes": torch.tensor([[rows, columns]] * count, device=frames.device),
+    }
+
+
+def _load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The vision half of a SigLIP (2) checkpoint, without its pooling head."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    config = getattr(config, "vision_config", config)
+    if config.model_type not in VISION_TOWERS:
+        raise ValueError(
+            f"The vision component {name_or_path!r} is of type {config.model_type!r}; expected one of "
+            f"{sorted(VISION_TOWERS)}."
+        )
+    config.vision_use_head = False
+    return VISION_TOWERS[config.model_type].from_pretrained(name_or_path, config=config, dtype=dtype)
+
+
+def _execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes: accelerate's word for it if its weights are offloaded, else where they are."""
+    hook = getattr(module, "_hf_hook", None)
+    if getattr(hook, "execution_device", None) is not None:
+        return torch.device(hook.execution_device)
+    return next(module.parameters()).device
+
+
+__all__ = ["SAVEnVideoForConditionalGeneration", "SAVEnVideoModel", "SAVEnVideoPreTrainedModel"]

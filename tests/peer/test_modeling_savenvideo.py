@@ -1,0 +1,101 @@
+"""transformers' model, generation and pipeline suites on SAVEnVideoModel and SAVEnVideoForConditionalGeneration."""
+
+import unittest
+
+import tests.generation.test_utils as generation
+import tests.test_modeling_common as common
+import torch
+from tests.generation.test_utils import GenerationTesterMixin
+from tests.test_configuration_common import ConfigTester
+from tests.test_modeling_common import ModelTesterMixin
+from tiny import AUDIO_PATCH, IMAGE_SIZE, VOCABULARY_SIZE, random_frames, savenvideo_config, teach_names
+
+from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
+from saven_hf.savenvideo.layout import TokenLayout, audio_column_times
+from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
+
+teach_names(common, generation)
+
+FRAME_TIMES = [250_000, 750_000, 1_250_000, 1_750_000]  # the middle of each half second, in microseconds
+DURATION = 2_000_000
+NUM_COLUMNS = 3  # 480 ms of sound
+QUERY_TIMES = [500_000, 1_500_000]
+
+VIDEO_INPUTS = ("pixel_values_videos", "frame_times", "frame_mask", "query_times", "query_times_mask", "video_durations")
+AUDIO_INPUTS = ("input_features", "input_features_mask", "audio_times")
+
+
+class SAVEnVideoModelTester:
+    """A video of 4 frames and 480 ms of sound, with two times in the question, per sample."""
+
+    batch_size = 3
+    seq_length = 20
+    is_training = True
+
+    def __init__(self, parent):
+        self.parent = parent
+        config = self.get_config()
+        # What the suite asks of the text model, and of the towers.
+        self.vocab_size = config.text_config.vocab_size
+        self.hidden_size = config.text_config.hidden_size
+        self.num_hidden_layers = config.text_config.num_hidden_layers
+        self.num_attention_heads = config.text_config.num_attention_heads
+        self.vision_config = config.vision_config.to_dict()
+        self.audio_config = config.audio_config.to_dict()
+        self.text_config = config.text_config.to_dict()
+
+    def get_config(self):
+        return savenvideo_config()
+
+    def media_inputs(self):
+        """The tensors of one video with sound per sample, as the processor returns them (frames already float)."""
+        rng = torch.Generator().manual_seed(0)
+        size, frames, audio_frames = self.batch_size, len(FRAME_TIMES), NUM_COLUMNS * AUDIO_PATCH
+        return {
+            "pixel_values_videos": torch.randn(size, frames, 3, IMAGE_SIZE, IMAGE_SIZE, generator=rng).clamp(-1, 1),
+            "frame_times": torch.tensor(FRAME_TIMES).expand(size, -1).clone(),
+            "frame_mask": torch.ones(size, frames, dtype=torch.bool),
+            "input_features": random_frames(size, audio_frames, rng).unsqueeze(1),
+            "input_features_mask": torch.ones(size, 1, audio_frames, dtype=torch.bool),
+            "audio_times": torch.zeros(size, 1, dtype=torch.int64),
+            "query_times": torch.tensor(QUERY_TIMES).expand(size, -1).clone(),
+            "query_times_mask": torch.ones(size, len(QUERY_TIMES), dtype=torch.bool),
+            "video_durations": torch.full((size,), DURATION),
+        }
+
+    def prepare_config_and_inputs_for_common(self):
+        config = self.get_config()
+        columns = audio_column_times([0], [NUM_COLUMNS * AUDIO_PATCH])
+        layout = TokenLayout.from_config(config)
+        num_tokens = layout.num_tokens(FRAME_TIMES, columns, DURATION, len(QUERY_TIMES))
+
+        rng = torch.Generator().manual_seed(1)
+        first_plain = config.audio_token_id + 1  # ids below are special
+        shape = (self.batch_size, self.seq_length)
+        input_ids = torch.randint(first_plain, VOCABULARY_SIZE, shape, generator=rng)
+        input_ids[:, 2 : 2 + num_tokens] = config.video_token_id
+        attention_mask = torch.ones_like(input_ids)
+        return config, {"input_ids": input_ids, "attention_mask": attention_mask, **self.media_inputs()}
+
+
+class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
+    all_model_classes = (SAVEnVideoModel, SAVEnVideoForConditionalGeneration)
+    _is_composite = True
+    test_can_init_all_missing_weights_before_2023 = True  # the suite reads the year off a copyright line
+    additional_model_inputs = [*VIDEO_INPUTS, *AUDIO_INPUTS]
+
+    def setUp(self):
+        self.model_tester = SAVEnVideoModelTester(self)
+        self.config_tester = ConfigTester(self, config_class=SAVEnVideoConfig, has_text_modality=False)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    # The suite picks the inputs of each modality by their names, which does not find all of ours.
+    def _video_features_prepare_config_and_inputs(self):
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        return config, {name: inputs[name] for name in VIDEO_INPUTS}
+
+    def _audio_features_prepare_config_and_inputs(self):
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        return config, {name: inputs[name] for name in AUDIO_INPUTS}
