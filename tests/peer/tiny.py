@@ -1,10 +1,15 @@
 """Tiny configs and inputs shared by the peer tests, and what makes transformers' suites know our classes."""
 
 import torch
-from transformers import Qwen2Config, SiglipVisionConfig
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import Qwen2Config, Qwen2Tokenizer, SiglipVisionConfig
 
 from saven_hf.savenvideo.configuration_beats import SAVEnVideoBeatsConfig
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
+from saven_hf.savenvideo.feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
+from saven_hf.savenvideo.layout import TokenLayout
+from saven_hf.savenvideo.processing_savenvideo import SAVEnVideoProcessor
+from saven_hf.savenvideo.video_processing_savenvideo import SAVEnVideoVideoProcessor
 
 VOCABULARY_SIZE = 99
 IMAGE_SIZE, IMAGE_PATCH = 16, 8
@@ -80,6 +85,42 @@ def savenvideo_config(**overrides) -> SAVEnVideoConfig:
         "num_time_scales": 8,
     }
     return SAVEnVideoConfig(**{**fields, **overrides})
+
+
+def layout() -> dict:
+    """The token layout of `savenvideo_config()`, as a processor saves it."""
+    return TokenLayout.from_config(savenvideo_config()).to_dict()
+
+
+def tokenizer() -> Qwen2Tokenizer:
+    """A Qwen2 tokenizer without merges: one token per byte, and the special tokens."""
+    vocabulary = {symbol: index for index, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    placeholders = {"video_token": "<|video|>", "image_token": "<|image|>", "audio_token": "<|audio|>"}
+    built = Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=placeholders, padding_side="left")
+    built.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    return built
+
+
+def video_processor(**overrides) -> SAVEnVideoVideoProcessor:
+    return SAVEnVideoVideoProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, **overrides)
+
+
+def feature_extractor(**overrides) -> SAVEnVideoBeatsFeatureExtractor:
+    return SAVEnVideoBeatsFeatureExtractor(feature_size=MEL_BINS, patch_size=AUDIO_PATCH, **overrides)
+
+
+def processor(**overrides) -> SAVEnVideoProcessor:
+    return SAVEnVideoProcessor(video_processor(), feature_extractor(), tokenizer(), layout=layout(), **overrides)
+
+
+def savenvideo_config_for(tokenizer: Qwen2Tokenizer) -> SAVEnVideoConfig:
+    """`savenvideo_config()` with the vocabulary and the placeholder ids of a tokenizer."""
+    text = text_config(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+    ids = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}|>") for kind in ("video", "image", "audio")}
+    return savenvideo_config(text_config=text, **ids)
 
 
 def random_frames(batch: int, num_frames: int, generator: torch.Generator) -> torch.Tensor:

@@ -87,7 +87,10 @@ def published_state_dict(cfg, seed=0):
             state[f"{layer}.{name}.weight"] = 1 + rand(width, scale=0.2)
             state[f"{layer}.{name}.bias"] = rand(width, scale=0.2)
     if cfg["finetuned_model"]:
-        state |= {"predictor.weight": rand(cfg["predictor_class"], width), "predictor.bias": rand(cfg["predictor_class"])}
+        state |= {
+            "predictor.weight": rand(cfg["predictor_class"], width),
+            "predictor.bias": rand(cfg["predictor_class"]),
+        }
     return state
 
 
@@ -288,7 +291,7 @@ def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, how):
     marker, path = tmp_path / "marker", tmp_path / "evil.pt"
     content = {"cfg": CFG, "model": published_state_dict(CFG), "extra": MarkerWriter(marker)}
     if how == "pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
     with pytest.raises(CheckpointError, match="could run code|damaged"):

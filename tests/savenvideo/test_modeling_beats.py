@@ -59,8 +59,10 @@ def test_defaults_are_the_published_90m_encoder():
     with torch.device("meta"):
         model = SAVEnVideoBeatsModel(SAVEnVideoBeatsConfig())
     count = sum(parameter.numel() for parameter in model.parameters())
-    # The published 90.3 M, with the position convolution's 128 magnitudes folded in.
-    assert count == 90_348_016 - 128, count
+    layer = 4 * (768 * 768 + 768) + (64 * 8 + 8) + 12 + 2 * 768 * 3072 + 3072 + 768 + 2 * 2 * 768
+    patches = 512 * 16 * 16 + 2 * 512 + 512 * 768 + 768
+    # The position convolution's 128 magnitudes are folded into its weight.
+    assert count == patches + 768 * 48 * 128 + 768 + 2 * 768 + 320 * 12 + 12 * layer == 90_311_664
     assert model.get_num_tokens(998) == 496
 
 
@@ -160,9 +162,9 @@ def test_hidden_states():
     assert len(output.hidden_states) == 3
     assert all(state.shape == (2, 40, 32) for state in output.hidden_states)
     torch.testing.assert_close(output.hidden_states[-1], output.last_hidden_state)
-    last, mask = tiny_model()(batch(), return_dict=False)
-    assert mask.dtype == torch.bool
+    last, states = tiny_model()(batch(), output_hidden_states=True, return_dict=False)
     torch.testing.assert_close(last, output.last_hidden_state)
+    assert len(states) == 3
 
 
 def test_buckets_by_hand():
@@ -197,10 +199,7 @@ def test_meta_load_round_trip(tmp_path):
     assert not list(empty.buffers())  # nothing that a load would leave behind
     empty.load_state_dict(model.state_dict(), assign=True)
     loaded = SAVEnVideoBeatsModel.from_pretrained(tmp_path)
-    assert loaded.config.to_dict() == model.config.to_dict() | {
-        "_name_or_path": loaded.config.to_dict().get("_name_or_path"),
-        "architectures": ["SAVEnVideoBeatsModel"],
-    } or loaded.config.hidden_size == model.config.hidden_size
+    assert loaded.config.to_diff_dict() == model.config.to_diff_dict() | {"architectures": ["SAVEnVideoBeatsModel"]}
     for other in (empty.eval(), loaded):
         assert torch.equal(other(batch()).last_hidden_state, model(batch()).last_hidden_state)
 
@@ -231,7 +230,7 @@ def test_bfloat16_and_autocast_stay_close():
     half = model.to(torch.bfloat16)(batch(), input_features_mask=mask)
     assert half.last_hidden_state.dtype == torch.bfloat16 and half.token_mask.dtype == torch.bool
     for actual in (autocast.float(), half.last_hidden_state.float()):
-        assert torch.nn.functional.cosine_similarity(actual, expected, dim=-1)[mask[:, ::2]].min() > 0.99
+        assert torch.nn.functional.cosine_similarity(actual, expected, dim=-1)[half.token_mask].min() > 0.99
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
@@ -240,12 +239,14 @@ def test_gradient_checkpointing_changes_nothing(use_reentrant):
     for checkpointing in (False, True):
         model = tiny_model().train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
         with torch.enable_grad():
             model(batch().requires_grad_()).last_hidden_state.square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, checkpointed in zip(*gradients):
-        torch.testing.assert_close(checkpointed, plain)
+    # Relative to the largest: the gradient of a key's bias is zero but for rounding.
+    largest = max(gradient.abs().max().item() for gradient in gradients[0])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(checkpointed, plain, atol=1e-6 * largest, rtol=1e-4)
 
 
 def test_layerdrop_only_in_training():
@@ -270,7 +271,7 @@ def test_compiles_without_a_graph_break():
     )
 
 
-@pytest.mark.parametrize("requested", ["flash_attention_2", "flash_attention_3", "flex_attention", "kernels-x/flash"])
+@pytest.mark.parametrize("requested", ["flash_attention_2", "flash_attention_3", "flex_attention", "kernels-x/sage"])
 def test_other_attention_becomes_sdpa_with_one_line(requested, caplog):
     logger.warning_once.cache_clear()
     with caplog.at_level(logging.WARNING):

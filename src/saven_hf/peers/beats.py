@@ -264,7 +264,9 @@ def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) 
     config, left_out = beats_config(content["cfg"])
     report = BeatsConversionReport(output_dir=str(output_dir), left_out=left_out)
     for name in content.keys() - {"cfg", "model"}:
-        report.left_out[str(name)] = "labels of the AudioSet head" if name == "label_dict" else "no part of the encoder"
+        report.left_out[str(name)] = (
+            "labels of the AudioSet head" if name == "label_dict" else "no part of the encoder"
+        )
     converted = convert_beats_state_dict(content["model"], report)
 
     with torch.device("meta"):

@@ -6,16 +6,24 @@ carries their source and also loads, with `trust_remote_code=True`, where `saven
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoProcessor,
 )
+
+# The name at the top of transformers is a dummy where torchvision is missing; this one needs nothing of it.
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .configuration_beats import SAVEnVideoBeatsConfig
 from .configuration_savenvideo import SAVEnVideoConfig
+from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
 from .modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
+from .processing_savenvideo import SAVEnVideoProcessor
+from .video_processing_savenvideo import SAVEnVideoVideoProcessor
 
 
 AutoConfig.register("savenvideo_beats", SAVEnVideoBeatsConfig)
@@ -24,18 +32,28 @@ AutoModel.register(SAVEnVideoBeatsConfig, SAVEnVideoBeatsModel)
 AutoModel.register(SAVEnVideoConfig, SAVEnVideoModel)
 AutoModelForImageTextToText.register(SAVEnVideoConfig, SAVEnVideoForConditionalGeneration)
 AutoModelForMultimodalLM.register(SAVEnVideoConfig, SAVEnVideoForConditionalGeneration)
+AutoFeatureExtractor.register(SAVEnVideoBeatsConfig, SAVEnVideoBeatsFeatureExtractor)
+AutoFeatureExtractor.register(SAVEnVideoConfig, SAVEnVideoBeatsFeatureExtractor)
+AutoVideoProcessor.register(SAVEnVideoConfig, SAVEnVideoVideoProcessor)
+AutoProcessor.register(SAVEnVideoConfig, SAVEnVideoProcessor)
 
 SAVEnVideoBeatsConfig.register_for_auto_class()
 SAVEnVideoBeatsModel.register_for_auto_class("AutoModel")
 SAVEnVideoConfig.register_for_auto_class()
 SAVEnVideoModel.register_for_auto_class("AutoModel")
 SAVEnVideoForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+SAVEnVideoBeatsFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+SAVEnVideoVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+SAVEnVideoProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = [
     "SAVEnVideoBeatsConfig",
+    "SAVEnVideoBeatsFeatureExtractor",
     "SAVEnVideoBeatsModel",
     "SAVEnVideoConfig",
     "SAVEnVideoForConditionalGeneration",
     "SAVEnVideoModel",
+    "SAVEnVideoProcessor",
+    "SAVEnVideoVideoProcessor",
     "VideoMemory",
 ]

@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
+from transformers.image_utils import ChannelDimension, PILImageResampling, infer_channel_dimension_format
 from transformers.utils import logging
-from transformers.video_utils import convert_to_rgb
+from transformers.video_utils import VideoMetadata, convert_to_rgb
 
 from .layout import NO_TIME
 from .media import open_media
+from .media_errors import NoAudioError, UnsupportedMediaError
+from .times import LONGEST
 
 
 logger = logging.get_logger(__name__)
+
+# Samples given to the resampler at once.
+_RESAMPLE_CHUNK = 1 << 20
+
+_DECODER_RESAMPLE = {
+    PILImageResampling.NEAREST: "point",
+    PILImageResampling.BILINEAR: "bilinear",
+    PILImageResampling.BICUBIC: "bicubic",
+}
 
 FRAME_KEYS = ("frames", "frame_times", "audio", "sampling_rate", "audio_start", "duration")
 
@@ -35,25 +46,33 @@ class Clip:
     Attributes:
         frame_times: times of the chosen frames in microseconds, or `NO_TIME`.
         duration: in microseconds; 0 if unknown.
-        has_sound: whether `sound` gives anything.
+        num_samples: length of its sound; 0 if it has none.
+        sound_start: time of the first sample in microseconds.
         memory: the `VideoMemory` that stands for the medium, if one does.
     """
 
     frame_times: list[int]
     duration: int
-    has_sound: bool = False
+    num_samples: int = 0
+    sound_start: int = 0
     memory = None
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """Chosen frames by index, uint8 `(n, 3, height, width)`."""
         raise NotImplementedError
 
-    def sound(self) -> tuple[torch.Tensor, int]:
-        """The whole waveform, float32 `(samples,)`, and the time of its first sample in microseconds."""
+    def samples(self, first: int, last: int) -> torch.Tensor:
+        """Samples [first, last) of the sound, float32 `(samples,)`."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Let go of the file."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
 
 
 class MemoryClip(Clip):
@@ -74,24 +93,57 @@ class ArrayClip(Clip):
         frame_times: Sequence[int] = (),
         waveform: torch.Tensor | None = None,
         sound_start: int = 0,
-        sampling_rate: int = 16_000,
-        duration: int | None = None,
+        duration: int = 0,
     ):
         self._frames = frames
-        self._sound = None if waveform is None else (waveform, sound_start)
+        self._waveform = waveform
         self.frame_times = list(frame_times)
-        self.has_sound = waveform is not None
-        if duration is None:
-            duration = _end_of(self.frame_times)
-            if waveform is not None and sound_start != NO_TIME:
-                duration = max(duration, sound_start + round(len(waveform) * 1e6 / sampling_rate))
+        if waveform is not None:
+            self.num_samples = len(waveform)
+            self.sound_start = sound_start
         self.duration = duration
 
     def frames(self, indices):
         return self._frames[list(indices)]
 
-    def sound(self):
-        return self._sound
+    def samples(self, first, last):
+        return self._waveform[first:last]
+
+
+class FileClip(Clip):
+    """A file. It stays open, and nothing of it is kept, until `close`."""
+
+    def __init__(
+        self,
+        media,
+        frame_times: Sequence[int],
+        settings: Mapping[str, Any] | None = None,
+        with_sound: bool = True,
+        sampling_rate: int = 16_000,
+    ):
+        self._media = media
+        self._settings = settings
+        self._sampling_rate = sampling_rate
+        self.frame_times = list(frame_times)
+        self.duration = media.duration
+        if with_sound and media.has_audio:
+            self.num_samples = media.num_audio_samples(sampling_rate)
+            self.sound_start = media.audio_start
+
+    def frames(self, indices):
+        size = self._settings["size"] if self._settings["do_resize"] else None
+        times = [self.frame_times[index] for index in indices]
+        return self._media.frames_at(times, size, _DECODER_RESAMPLE[self._settings["resample"]])[0]
+
+    def samples(self, first, last):
+        start, end = (
+            self.sound_start + (position * 1_000_000 + self._sampling_rate // 2) // self._sampling_rate
+            for position in (first, last)
+        )
+        return self._media.audio(start, end, self._sampling_rate)[0]
+
+    def close(self):
+        self._media.close()
 
 
 def _end_of(times: Sequence[int]) -> int:
@@ -166,7 +218,7 @@ def list_images(images: Any) -> list:
     """Flatten what `images=` takes: one image, a list of them, or one list per sample."""
     if images is None:
         return []
-    if is_file(images) or _is_picture(images):
+    if is_memory(images) or is_file(images) or _is_picture(images):
         return [images]
     if _ndim(images) == 4:
         return list(images)
@@ -179,7 +231,7 @@ def list_audio(audio: Any) -> list:
     """Flatten what `audio=` takes: one sound, a list of them, or one list per sample."""
     if audio is None:
         return []
-    if is_file(audio) or isinstance(audio, Mapping) or _ndim(audio) == 1:
+    if is_memory(audio) or is_file(audio) or isinstance(audio, Mapping) or _ndim(audio) == 1:
         return [audio]
     if _ndim(audio) == 2:
         return list(audio)
@@ -188,6 +240,16 @@ def list_audio(audio: Any) -> list:
     if audio and all(isinstance(sample, (int, float)) for sample in audio):
         return [np.asarray(audio, dtype=np.float32)]
     return [sound for sample in audio for sound in list_audio(sample)]
+
+
+def num_per_sample(media: Any, kind: str, count: int) -> list[int] | None:
+    """How many media each of `count` samples has; None unless they were given as one list per sample."""
+    is_one, lister = {"video": (_is_video, list_videos), "image": (_is_picture, list_images)}[kind]
+    if not isinstance(media, (list, tuple)) or is_one(media) or len(media) != count:
+        return None
+    if not all(isinstance(sample, (list, tuple)) and not is_one(sample) for sample in media):
+        return None
+    return [len(lister([sample])) for sample in media]
 
 
 def _unknown(kind: str, value: Any) -> str:
@@ -313,20 +375,236 @@ def to_waveform(audio: Any, sampling_rate: int | None, target_rate: int) -> torc
 def resample(waveform: torch.Tensor, sampling_rate: int, target_rate: int) -> torch.Tensor:
     """Resample with FFmpeg, as the sound of files is. Float32 `(samples,)` in and out, no sample is lost."""
     try:
-        from torchcodec.decoders import AudioDecoder
-    except (ImportError, OSError, RuntimeError) as error:
+        import av
+    except ImportError as error:
         raise ImportError(
-            f"Resampling from {sampling_rate} to {target_rate} Hz needs torchcodec and FFmpeg: install them, or resample "
-            f"the waveform to {target_rate} Hz yourself."
+            f"Resampling from {sampling_rate} to {target_rate} Hz needs PyAV (`pip install av`); or resample the "
+            f"waveform to {target_rate} Hz yourself."
         ) from error
-    length = math.ceil(len(waveform) * target_rate / sampling_rate)
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=target_rate)
     # The resampler keeps back what it has no future for, so it is given 100 ms of silence to follow.
-    padded = torch.nn.functional.pad(waveform, (0, sampling_rate // 10 + 1)).numpy().astype("<f4").tobytes()
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + len(padded), b"WAVE", b"fmt ", 16),
-        *(3, 1, sampling_rate, sampling_rate * 4, 4, 32),  # mono 32-bit floats
-        *(b"data", len(padded)),
+    padded = torch.nn.functional.pad(waveform, (0, sampling_rate // 10 + 1)).numpy()
+    pieces = []
+    for start in range(0, len(padded), _RESAMPLE_CHUNK):
+        frame = av.AudioFrame.from_ndarray(padded[None, start : start + _RESAMPLE_CHUNK], format="fltp", layout="mono")
+        frame.sample_rate = sampling_rate
+        pieces.extend(resampler.resample(frame))
+    pieces.extend(resampler.resample(None))
+    samples = np.concatenate([piece.to_ndarray()[0] for piece in pieces])
+    return torch.from_numpy(samples[: math.ceil(len(waveform) * target_rate / sampling_rate)])
+
+
+# ------------------------------------------------------------------------------------------------------ opening inputs
+
+
+def open_video(
+    video: Any,
+    settings: Mapping[str, Any],
+    sample_frames: Callable,
+    metadata: VideoMetadata | dict | None = None,
+    frame_times: Sequence[float] | None = None,
+    sampling_rate: int = 16_000,
+) -> Clip:
+    """Open one video of any form (see `list_videos`) and choose its frames.
+
+    Args:
+        settings: of `SAVEnVideoVideoProcessor`.
+        sample_frames: its method of that name, for frames in memory.
+        metadata, frame_times: when the frames in memory were shown; times in seconds.
+        sampling_rate: that the sound is wanted at, in Hz.
+    """
+    if is_memory(video):
+        return MemoryClip(video)
+    if is_file(video):
+        if frame_times is not None:
+            raise ValueError("`frame_times` were given for a file, but a file knows the times of its frames.")
+        return _open_video_file(video, settings, sampling_rate)
+    if not isinstance(video, Mapping):
+        return _array_clip(video, settings, sample_frames, metadata, frame_times, {}, sampling_rate)
+
+    unknown = sorted(set(video) - set(FRAME_KEYS))
+    if unknown:
+        raise ValueError(f"A video as a dict cannot have the keys {unknown}; known are {FRAME_KEYS}, 'path', 'bytes'.")
+    if video.get("frame_times") is not None:
+        frame_times = video["frame_times"]
+    sound = {}
+    if video.get("audio") is not None and settings["use_audio_in_video"]:
+        sound["waveform"] = to_waveform(video["audio"], video.get("sampling_rate"), sampling_rate)
+        sound["sound_start"] = _microseconds(video.get("audio_start") or 0, "audio_start")
+    duration = video.get("duration")
+    if duration is not None:
+        duration = _microseconds(duration, "duration")
+    if video.get("frames") is None:
+        if not sound:
+            raise ValueError("A video given as a dict has neither 'frames' nor 'audio'.")
+        return ArrayClip(**sound, duration=_sound_end(sound, sampling_rate) if duration is None else duration)
+    return _array_clip(video["frames"], settings, sample_frames, metadata, frame_times, sound, sampling_rate, duration)
+
+
+def _open_video_file(video, settings, sampling_rate) -> Clip:
+    media = _open_media(video)
+    try:
+        times = []
+        if media.kind == "image":
+            times = [NO_TIME]
+        elif media.has_video and settings["do_sample_frames"] is False:
+            times = media.frame_times()
+        elif media.has_video:
+            times = media.sample_times(
+                sampling=settings["sampling"],
+                num_frames=settings["num_frames"],
+                fps=settings["fps"],
+                max_frames=settings["max_frames"],
+                spans=settings["spans"],
+            )
+        return FileClip(media, times, settings, settings["use_audio_in_video"], sampling_rate)
+    except BaseException:
+        media.close()
+        raise
+
+
+def open_image(image: Any, settings: Mapping[str, Any]) -> Clip:
+    """Open one image: a frame without time."""
+    if is_memory(image):
+        return MemoryClip(image)
+    if not is_file(image):
+        frames = to_frames([image], settings["input_data_format"])
+        return ArrayClip(frames, [NO_TIME])
+    media = _open_media(image)
+    if media.kind != "image":
+        media.close()
+        kind = "a video" if media.kind == "video" else "sound"
+        raise UnsupportedMediaError(f"{media.label}: this file is {kind}, not an image: pass it as {kind}.")
+    return FileClip(media, [NO_TIME], settings, with_sound=False)
+
+
+def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Clip:
+    """Open one sound: a file (of a video, its sound alone) or a waveform.
+
+    Args:
+        waveform_rate: of a waveform that does not say its own, in Hz; None if unknown.
+        sampling_rate: that the sound is wanted at, in Hz.
+    """
+    if is_memory(audio):
+        return MemoryClip(audio)
+    if is_file(audio):
+        media = _open_media(audio)
+        if not media.has_audio:
+            media.close()
+            raise NoAudioError(f"{media.label}: the file was passed as audio, but has no sound.")
+        return FileClip(media, [], sampling_rate=sampling_rate)
+    if isinstance(audio, Mapping):
+        if "array" not in audio:
+            raise ValueError(f"A sound given as a dict must have 'array' and 'sampling_rate', got {sorted(audio)}.")
+        waveform_rate, audio = audio.get("sampling_rate", waveform_rate), audio["array"]
+    sound = {"waveform": to_waveform(audio, waveform_rate, sampling_rate), "sound_start": 0}
+    return ArrayClip(**sound, duration=_sound_end(sound, sampling_rate))
+
+
+def _open_media(source: Any):
+    if isinstance(source, Mapping):
+        data, path = source.get("bytes"), source.get("path")
+        if data is None and path is None:
+            raise ValueError("A file given as a dict has neither 'path' nor 'bytes'.")
+        source = data if data is not None else path
+    return open_media(source)
+
+
+def _array_clip(
+    video, settings, sample_frames, metadata, frame_times, sound, sampling_rate, duration=None
+) -> ArrayClip:
+    """Frames in memory, or image files, with times from `frame_times` or `metadata` if there are any."""
+    is_frame_files = isinstance(video, (list, tuple)) and len(video) > 0 and all(is_file(path) for path in video)
+    if is_frame_files:
+        if settings["do_sample_frames"]:
+            raise ValueError(
+                "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`, and pass only "
+                "the images that are wanted."
+            )
+        frames = torch.cat([_read_image_file(path, settings, index) for index, path in enumerate(video)])
+    elif _is_video(video):
+        frames = to_frames(video, settings["input_data_format"])
+    else:
+        raise ValueError(_unknown("video", video))
+
+    count = len(frames)
+    if frame_times is not None:
+        times = [_microseconds(time, "frame_times") for time in frame_times]
+        if len(times) != count:
+            raise ValueError(f"Got {len(times)} frame_times for {count} frames: pass one time per frame.")
+    else:
+        times, metadata_duration = _times_from_metadata(metadata, count)
+        duration = duration if duration is not None else metadata_duration
+    if duration is None:
+        duration = max(_end_of(times), _sound_end(sound, sampling_rate))
+
+    if settings["do_sample_frames"]:
+        if settings["sampling"] not in ("uniform", "fps"):
+            raise ValueError(
+                f"sampling={settings['sampling']!r} needs a file; frames in memory are sampled 'uniform' or 'fps'."
+            )
+        rate = count / (duration / 1e6) if times and duration else None
+        by_fps = settings["sampling"] == "fps"
+        wanted = {"fps": settings["fps"]} if by_fps else {"num_frames": settings["num_frames"]}
+        indices = sample_frames(VideoMetadata(total_num_frames=count, fps=rate), **wanted)
+        if by_fps and settings["max_frames"] is not None and len(indices) > settings["max_frames"]:
+            indices = sample_frames(VideoMetadata(total_num_frames=count), num_frames=settings["max_frames"])
+        frames = frames[torch.as_tensor(indices)]
+        times = [times[index] for index in indices] if times else times
+    if not times:
+        logger.warning_once(
+            "A video came as frames without times (`video_metadata`, or `frame_times`): the model cannot know when "
+            "things happen in it."
+        )
+        times = [NO_TIME] * len(frames)
+    return ArrayClip(frames, times, **sound, duration=duration)
+
+
+def _sound_end(sound: Mapping[str, Any], sampling_rate: int) -> int:
+    """When a waveform is over, in microseconds; 0 without one."""
+    return sound["sound_start"] + round(len(sound["waveform"]) * 1e6 / sampling_rate) if sound else 0
+
+
+def _read_image_file(path: Any, settings: Mapping[str, Any], index: int) -> torch.Tensor:
+    with named(f"frame {index}", 2):
+        clip = open_image(path, settings)
+        try:
+            return clip.frames([0])
+        finally:
+            clip.close()
+
+
+def _times_from_metadata(metadata: VideoMetadata | dict | None, count: int) -> tuple[list[int], int | None]:
+    """Times of `count` frames and the duration in microseconds; an empty list and None if they are not known."""
+    if metadata is None:
+        return [], None
+    known = {field.name for field in fields(VideoMetadata)}
+    unknown = sorted(set(metadata) - known)
+    if unknown:
+        raise ValueError(f"video_metadata has the keys {unknown}, but those of VideoMetadata are {sorted(known)}.")
+    total, fps, duration, indices = (
+        dict(metadata).get(name) for name in ("total_num_frames", "fps", "duration", "frames_indices")
     )
-    samples = AudioDecoder(header + padded, sample_rate=target_rate, num_channels=1).get_all_samples()
-    return samples.data[0, :length].contiguous()
+    if not fps and duration and total:
+        fps = total / duration
+    if not fps:
+        return [], None
+    if indices is None:
+        if total not in (None, count):
+            raise ValueError(
+                f"video_metadata tells of {total} frames, but {count} were given: name those that they are in "
+                "`frames_indices`."
+            )
+        indices = range(count)
+    if len(indices) != count:
+        raise ValueError(f"video_metadata has {len(indices)} frames_indices for {count} frames.")
+    if duration is None:
+        duration = (total if total is not None else max(indices) + 1) / fps
+    return [_microseconds(index / fps, "frames_indices") for index in indices], _microseconds(duration, "duration")
+
+
+def _microseconds(seconds: float, name: str) -> int:
+    seconds = float(seconds)
+    if not math.isfinite(seconds) or abs(seconds) > LONGEST / 1e6:
+        raise ValueError(f"{name} is {seconds} s, which is no time in a video.")
+    return round(seconds * 1e6)

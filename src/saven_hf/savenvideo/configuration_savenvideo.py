@@ -25,6 +25,42 @@ SO400M_PATCH14_384 = {
 }
 
 
+# What decides, besides the weights and their shapes, how a medium becomes tokens. Named one by one: where a folder
+# lies, how its model was trained and what a later transformers adds to a config must not outdate an encoded video.
+MEDIA_FIELDS = (
+    "vision_feature_layer",
+    "image_mean",
+    "image_std",
+    "resampler_type",
+    "resampler_heads",
+    "resampler_attention",
+    "queries_per_window",
+    "window_seconds",
+    "window_frames",
+    "query_anchors",
+    "balance_modalities",
+    "time_fusion",
+    "question_times",
+    "num_time_scales",
+    "shortest_time_period",
+    "longest_time_period",
+)
+VISION_FIELDS = ("model_type", "image_size", "patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps")
+AUDIO_FIELDS = (
+    "patch_size",
+    "num_mel_bins",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "layer_norm_first",
+    "deep_norm",
+    "num_buckets",
+    "max_bucket_distance",
+    "gated_relative_position",
+    "upstream_padding_mask",
+)
+
+
 @strict
 class SAVEnVideoConfig(PreTrainedConfig):
     r"""
@@ -61,6 +97,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
         resampler_max_keys: most keys attended to in one pass; windows are grouped up to it. Changes speed and memory,
             not results.
         tower_batch_size: most frames, or audio windows, that a tower sees in one pass. Changes memory, not results.
+        notice: one line to be shown beside answers, such as what a small model was trained on.
     """
 
     model_type = "savenvideo"
@@ -105,6 +142,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
 
     resampler_max_keys: int = 65_536
     tower_batch_size: int = 32
+    notice: str | None = None
 
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
@@ -154,12 +192,17 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 "AutoModelForMultimodalLM": "modeling_savenvideo.SAVEnVideoForConditionalGeneration",
             }
 
+    def connector_settings(self) -> dict:
+        """The fields that describe the connector and its training, without towers, language model and token ids."""
+        own = self.to_diff_dict()
+        parts = ("vision_config", "audio_config", "text_config", "video_token_id", "image_token_id", "audio_token_id")
+        return {name: own[name] for name in type(self).__annotations__ if name in own and name not in parts}
+
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
-        text_only = ("text_config", "architectures", "transformers_version", "dtype", "_name_or_path", "auto_map")
-        settings = {name: value for name, value in self.to_dict().items() if name not in text_only}
-        for tower in ("vision_config", "audio_config"):
-            settings[tower] = {name: value for name, value in settings[tower].items() if name not in text_only}
+        settings = {name: getattr(self, name) for name in MEDIA_FIELDS}
+        settings["vision_config"] = {name: getattr(self.vision_config, name) for name in VISION_FIELDS}
+        settings["audio_config"] = {name: getattr(self.audio_config, name) for name in AUDIO_FIELDS}
         return settings
 
     @property

@@ -10,6 +10,7 @@ hidden size of the language model, `Q` `queries_per_window`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -21,6 +22,16 @@ from .layout import NO_TIME, Window
 
 
 PICTURE, SOUND, TIME, QUESTION = range(4)
+
+TimeFeatures = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, whatever the dtype of its weights and of autocast."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=inputs.device.type, enabled=False):
+            return F.linear(inputs.to(torch.float32), self.weight.to(torch.float32), self.bias.to(torch.float32))
 
 
 class TemporalLinearProjection(nn.Module):
@@ -39,14 +50,15 @@ class TemporalLinearProjection(nn.Module):
         ratio = (longest / shortest) ** (1 / max(scales - 1, 1))
         # Plain integers, not a buffer: nothing to lose on the meta device or in a cast.
         self.periods = [max(1, round(shortest * ratio**scale)) for scale in range(scales)]
-        self.projection = nn.Linear(2 * scales + 1, config.resampler_hidden_size)
+        self.projection = Float32Linear(2 * scales + 1, config.resampler_hidden_size)
 
     def features(self, times: torch.Tensor, durations: torch.Tensor) -> torch.Tensor:
         """f(t): `(..., 2 * scales + 1)` float32 from int64 microseconds `times (...)` and `durations (...)`."""
         periods = torch.tensor(self.periods, dtype=torch.int64, device=times.device)
-        phase = torch.remainder(times[..., None], periods).to(torch.float64) / periods * (2 * torch.pi)
-        relative = torch.where(durations > 0, times.to(torch.float64) / durations.clamp(min=1), 0.0)
-        return torch.cat([phase.sin(), phase.cos(), relative[..., None]], dim=-1).to(torch.float32)
+        # The remainder is exact; from there float32 is enough (and all that some devices have).
+        phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)
+        relative = torch.where(durations > 0, times.to(torch.float32) / durations.clamp(min=1), 0.0)
+        return torch.cat([phase.sin(), phase.cos(), relative[..., None]], dim=-1)
 
     def forward(self, times: torch.Tensor, durations: torch.Tensor) -> torch.Tensor:
         """h(t): `(..., d)`; rows of `NO_TIME` give zeros.
@@ -56,11 +68,8 @@ class TemporalLinearProjection(nn.Module):
             durations: int64 microseconds of the medium each time belongs to, broadcastable to `times`; 0 if unknown.
         """
         known = times != NO_TIME
-        weight, bias = self.projection.weight, self.projection.bias
-        with torch.autocast(device_type=times.device.type, enabled=False):
-            features = self.features(times.masked_fill(~known, 0), durations)
-            hidden = F.linear(features, weight.to(torch.float32), bias.to(torch.float32))
-        return hidden.masked_fill(~known[..., None], 0.0).to(weight.dtype)
+        hidden = self.projection(self.features(times.masked_fill(~known, 0), durations))
+        return hidden.masked_fill(~known[..., None], 0.0).to(self.projection.weight.dtype)
 
 
 class ModalityMLP(nn.Module):
@@ -108,14 +117,15 @@ class WindowIndex:
     def build(cls, windows: list[Window], durations: list[int], media: list[int], device) -> WindowIndex:
         def pad(rows: list[list[int]]) -> torch.Tensor:
             width = max((len(row) for row in rows), default=0)
-            return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.int64, device=device)
+            padded = [row + [-1] * (width - len(row)) for row in rows]
+            return torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), width)
 
         def vector(values: list[int]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
         return cls(
-            frames=pad([window.frames for window in windows]).reshape(len(windows), -1),
-            columns=pad([window.columns for window in windows]).reshape(len(windows), -1),
+            frames=pad([window.frames for window in windows]),
+            columns=pad([window.columns for window in windows]),
             start=vector([window.start for window in windows]),
             end=vector([window.end for window in windows]),
             durations=vector(durations),
@@ -146,12 +156,12 @@ def window_positions(
     Args:
         times: `(windows, n)`; valid: `(windows, n)`; start, end: `(windows,)`.
     """
-    span = (end - start).clamp(min=1).to(torch.float64)[:, None]
-    relative = (times - start[:, None]).to(torch.float64) / span
+    span = (end - start).clamp(min=1).to(torch.float32)[:, None]
+    relative = (times - start[:, None]).to(torch.float32) / span
     rank = valid.cumsum(-1) - 1
     by_rank = rank / (valid.sum(-1, keepdim=True) - 1).clamp(min=1)
     dated = (start != NO_TIME)[:, None]
-    return torch.where(dated, relative, by_rank.to(torch.float64)).to(torch.float32) * (num_queries - 1)
+    return torch.where(dated, relative, by_rank.to(torch.float32)) * (num_queries - 1)
 
 
 class ResamplerAttention(nn.Module):
@@ -280,9 +290,9 @@ class Connector(nn.Module):
     """What all connectors share: the two MLPs, modality embeddings, the way into the language model.
 
     A subclass defines `resample` (windows to tokens) and, if question times read the medium, `pool` and `read_times`.
-    Time features come from the model's `TemporalLinearProjection`, handed in by the caller: it is a module of its
-    own in the paper and dates the question too. Everything goes through `forward`, where accelerate's hooks for
-    dispatched and offloaded weights act.
+    Time features come from the model's `TemporalLinearProjection`, handed in by the caller as a function: it is a
+    module of its own in the paper and dates the question too. Everything goes through `forward`, where accelerate's
+    hooks for dispatched and offloaded weights act: a submodule's weights are only there during its own call.
     """
 
     def __init__(self, config):
@@ -301,7 +311,7 @@ class Connector(nn.Module):
         frame_times: torch.Tensor,
         sound: torch.Tensor,
         column_times: torch.Tensor,
-        tlp: TemporalLinearProjection,
+        tlp: TimeFeatures,
         windows: WindowIndex,
         questions: Questions | None = None,
         memories: dict[int, PooledKeys] | None = None,
@@ -311,6 +321,7 @@ class Connector(nn.Module):
         Args:
             picture: `(frames, patches, vision d)`; frame_times: `(frames,)`.
             sound: `(columns, bands, audio d)`; column_times: `(columns,)`.
+            tlp: h, from times and durations (int64 microseconds) to `(..., d)` on the connector's device.
             windows: which of them make up each window.
             questions: the question's times per medium; None leaves question tokens out.
             memories: pooled keys of media that were encoded earlier and have no windows here, by medium.
@@ -331,7 +342,7 @@ class Connector(nn.Module):
                 times = questions.times[medium][asked]
                 question_tokens.append(self.read_times(keys, tlp, times, questions.durations[medium]))
             else:
-                question_tokens.append(self.output_norm.weight.new_zeros(0, self.output_projection.out_features))
+                question_tokens.append(self.modality_embedding.new_zeros(0, self.output_projection.out_features))
         return ConnectorOutput(window_tokens, question_tokens, pooled)
 
     @property

@@ -1,4 +1,4 @@
-"""Sound to the fbank windows that BEATs reads: Kaldi filterbanks in torch, cut so that patches tile the whole track."""
+"""Sound to the fbank windows that BEATs reads: Kaldi filterbanks in torch, cut so that patches tile the track."""
 
 import math
 import warnings
@@ -136,7 +136,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         return self.patches_per_window * self.patch_size
 
     def num_patches(self, num_samples: int) -> int:
-        """Patch columns that a track of `num_samples` makes: as many as it takes to hold every sample, at least one."""
+        """Patch columns that a track of `num_samples` makes: as many as hold every sample, at least one."""
         shift, overhang = self._patch_samples()
         return max(1, math.ceil((num_samples - overhang) / shift))
 
@@ -202,7 +202,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         times = torch.full((len(tracks), num_windows), NO_TIME, dtype=torch.int64)
 
         shift, overhang = self._patch_samples()
-        for row, (track, start, count) in enumerate(zip(tracks, start_times, patches)):
+        for row, (track, start, count) in enumerate(zip(tracks, start_times, patches, strict=True)):
             track = torch.nn.functional.pad(track, (0, count * shift + overhang - track.shape[0]))
             fbank = kaldi_fbank(track, self.sampling_rate, self.feature_size).sub_(self.mean).div_(2 * self.std)
             # A frame depends on its own samples alone, so the windows' frames are the track's frames in a row.
@@ -248,8 +248,8 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"{name} holds something other than numbers: {error}.") from None
         if samples.ndim != 1:
             raise ValueError(
-                f"{name} has the shape {tuple(samples.shape)}, but one mono track is (samples,): average the channels, "
-                "or pass several tracks as a list."
+                f"{name} has the shape {tuple(samples.shape)}, but one mono track is (samples,): average the "
+                "channels, or pass several tracks as a list."
             )
         if samples.shape[0] == 0:
             raise ValueError(f"{name} is empty: leave sound out where there is none.")

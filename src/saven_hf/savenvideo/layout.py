@@ -117,8 +117,8 @@ class TokenLayout:
     def plan(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> list[Window]:
         """Assign every frame and every audio column of one medium to the window that holds its time.
 
-        Windows are equal parts of `[0, duration)`; what lies outside (a container may understate its length) goes
-        to the nearest one. Windows that hold neither frame nor sound are left out: they would cost tokens and say
+        Windows are equal parts of `[0, duration)`; the outer ones reach out to what lies beyond (a container may
+        understate its length, sound may start a little early). Windows that hold neither frame nor sound are left out: they would cost tokens and say
         nothing. A medium with an undated frame or column is one window, cut by rank where `window_frames` asks.
 
         Args:
@@ -137,6 +137,8 @@ class TokenLayout:
         if self.window_seconds is not None:
             count = max(1, -(-duration // round(self.window_seconds * 1e6)))
         edges = [index * duration // count for index in range(count + 1)]
+        edges[0] = min(edges[0], *frame_times, *audio_columns)
+        edges[-1] = max(edges[-1], *(time + 1 for time in (*frame_times, *audio_columns)))
 
         cells = [Window(start, end) for start, end in pairwise(edges)]
         for index, time in enumerate(frame_times):
@@ -159,7 +161,9 @@ class TokenLayout:
         """Tokens of a medium's windows, without the question's."""
         if self.resampler_type != "mlp":
             return len(self.plan(frame_times, audio_columns, duration)) * self.queries_per_window
-        dated = sum(time != NO_TIME for time in (*frame_times, *audio_columns)) if self.time_tokens else 0
+        # A medium with an undated frame or column is resampled without time (see `plan`).
+        timed = NO_TIME not in frame_times and NO_TIME not in audio_columns
+        dated = len(frame_times) + len(audio_columns) if timed and self.time_tokens else 0
         return len(frame_times) * self.patches_per_frame + len(audio_columns) * self.audio_bands + dated
 
     def _plan_by_rank(self, num_frames: int, num_columns: int) -> list[Window]:
@@ -188,7 +192,7 @@ class TokenLayout:
 
 
 def _cell_of(time: int, duration: int, edges: list[int]) -> int:
-    """Index of the equal part of `[0, duration)` that holds `time`; the nearest one for times outside."""
+    """Index of the part that holds `time`: equal parts of `[0, duration)`, the outer ones reaching further."""
     count = len(edges) - 1
     cell = min(max(time * count // duration, 0), count - 1)
     # Edges are rounded down, so the division can name a neighbour when `time` sits on an edge.

@@ -6,6 +6,7 @@ known by its presentation timestamp (PTS), never by index / average fps. Times h
 container's own clock; `Media` shifts them to the shared clock.
 """
 
+import itertools
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from .media_errors import CorruptMediaError, NoFramesError, decoder_errors
-from .media_sniff import open_container, read_only
+from .media_sniff import import_av, open_container, read_only
 
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,19 @@ INSTANT_MARGIN_US = 1_000_000
 # layer, so that skipping is not exact there.)
 _EXACT_SKIP = ("h264", "mpeg2video")
 _BACKWARD_JUMP_US = 1_000_000
+_NO_PTS = -(2**63)
 
 
 def to_microseconds(timestamps, time_base: Fraction):
     """Timestamps in units of `time_base` (int or int64 array) as rounded integer microseconds."""
+    numerator, denominator = microsecond_scale(time_base)
+    return (2 * timestamps * numerator + denominator) // (2 * denominator)
+
+
+def microsecond_scale(time_base: Fraction) -> tuple[int, int]:
+    """Microseconds per unit of `time_base` as (numerator, denominator); reduced, so that int64 products do not overflow."""
     scale = Fraction(time_base) * 1_000_000
-    return (2 * timestamps * scale.numerator + scale.denominator) // (2 * scale.denominator)
+    return scale.numerator, scale.denominator
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -51,6 +59,10 @@ class PacketLog:
     def empty(cls):
         return cls([], [], [], [])
 
+    def drop_last(self):
+        for values in (self.pts, self.dts, self.key, self.shown):
+            values.pop()
+
 
 class FrameIndex:
     """Every frame of a video stream, known without decoding it.
@@ -70,38 +82,37 @@ class FrameIndex:
             missing[:] = False
         # the scan order of packets is the position by which the reader finds them again
         pts = np.array([0 if value is None else value for value in packets.pts], dtype=np.int64)
-        self.packet_pts = np.where(missing, np.iinfo(np.int64).min, pts)
+        self.packet_pts = np.where(missing, _NO_PTS, pts)
         self.packet_dts = packets.dts
         key = np.array(packets.key, dtype=bool)
         if key.size and not key.any():
             key[0] = True
-        self.key_positions = np.flatnonzero(key & ~missing)
-        shown = np.array(packets.shown, dtype=bool) & ~missing
+        self.key_positions = np.flatnonzero(key)
+        shown = np.array(packets.shown, dtype=bool)
         if self.key_positions.size:
             first = self.key_positions[0]
             shown[:first] = False  # a file cut in the middle of a group of pictures: these cannot be decoded
             shown &= self.packet_pts >= self.packet_pts[first]
-        positions = np.flatnonzero(shown)
+        if (shown & missing).any():  # (the demuxer gives none to Matroska blocks before zero)
+            logger.warning("%s: %d frames without a timestamp are left out", label, (shown & missing).sum())
+        positions = np.flatnonzero(shown & ~missing)
         if not positions.size:
             raise NoFramesError(f"{label}: its video stream holds no frame that can be decoded; fetch it again.")
-        self._refuse_backward_jump(pts[positions], time_base, label)
+        self._refuse_backward_jump(packets.dts, time_base, label)
         self.pts, unique = np.unique(self.packet_pts[positions], return_index=True)
         self.positions = positions[unique]
         self.times = to_microseconds(self.pts, time_base)
         self.keys = np.flatnonzero(key[self.positions])
-        # decoding can begin at a key frame whose own time is not after the frame's (leading frames of an open group
-        # need the group before)
-        self._key_pts = np.maximum.accumulate(self.packet_pts[self.key_positions])
         step = int(np.median(np.diff(self.times))) if len(self.times) > 1 else 0
         last = int(to_microseconds(packets.last_duration, time_base))
         self.end = int(self.times[-1]) + (last if 0 < last <= max(10 * step, 1_000_000) else step or 40_000)
 
     @staticmethod
-    def _refuse_backward_jump(pts, time_base, label):
-        """Frame reordering moves timestamps back by a few frames; a jump of more means several clocks in one file."""
-        times = to_microseconds(pts, time_base)
-        back = np.maximum.accumulate(times) - times
-        if back.max(initial=0) > max(_BACKWARD_JUMP_US, 20 * int(np.median(np.abs(np.diff(times)), ) if len(times) > 1 else 0)):
+    def _refuse_backward_jump(packet_dts, time_base, label):
+        """Decode times only grow; where they jump back, several recordings with clocks of their own were joined."""
+        times = to_microseconds(np.array([dts for dts in packet_dts if dts is not None], dtype=np.int64), time_base)
+        back = np.maximum.accumulate(times) - times if times.size else times
+        if back.max(initial=0) > _BACKWARD_JUMP_US:
             at = times[int(back.argmax())] / 1e6
             raise CorruptMediaError(
                 f"{label}: its timestamps jump back by {back.max() / 1e6:.2f} s to {at:.2f} s, so times in it are "
@@ -112,7 +123,11 @@ class FrameIndex:
         return len(self.times)
 
     def start_position(self, frame: int) -> int:
-        """Position of the packet from which decoding must begin to obtain frame `frame` exactly."""
+        """Position of the packet from which decoding must begin to obtain frame `frame` exactly.
+
+        The last key frame before it in the file whose own time is not later: pictures that follow a key frame in the
+        file and precede it on the screen (an open group) need the group before.
+        """
         position, pts = self.positions[frame], self.pts[frame]
         keys = self.key_positions[: np.searchsorted(self.key_positions, position, side="right")]
         usable = np.flatnonzero(self.packet_pts[keys] <= pts)
@@ -252,7 +267,8 @@ class FrameReader:
     def _frame(self, frame: int, start: int, wanted_pts: set, drain: bool):
         label = self._arguments[0].label
         position, pts = int(self.index.positions[frame]), int(self.index.pts[frame])
-        found = self._decode(position, pts, start, wanted_pts, drain)
+        # (without PTS the packet that holds a frame is known only roughly, so that draining after it could miss it)
+        found = self._decode(position, pts, start, wanted_pts, drain and not self.index.timed_by_dts)
         if found is None:
             # A packet without a picture of its own (VP8 "invisible" frames, say): the next picture stands for it.
             # After real damage the distance is far greater.
@@ -284,9 +300,12 @@ class FrameReader:
             else:
                 with decoder_errors(label, "reading a video packet"):
                     packet = next(self._packets, None)
-                if packet is None or not packet.size:
+                if packet is None or is_end(packet):
                     decoded = self._guarded_decode(None)
                     self._drained = True
+                elif not packet.size:
+                    self._fed += 1
+                    continue
                 else:
                     self._fed += 1
                     if self._can_skip:
@@ -316,7 +335,7 @@ class FrameReader:
     def _picture_pts(self, picture) -> int:
         value = picture.pts if picture.pts is not None else picture.dts
         if value is None:
-            return self._shown + 1
+            return _NO_PTS
         if self.index.timed_by_dts:  # nearest, since decode times are shifted against the order of showing
             at = int(np.searchsorted(self.index.pts, value))
             near = self.index.pts[max(at - 1, 0) : at + 1]
@@ -349,7 +368,7 @@ class FrameReader:
 
     def _land(self, landing: int | None, start: int) -> bool:
         self._ready, self._skipped, self._drained, self._errors = {}, set(), False, 0
-        self._shown, self._fed = np.iinfo(np.int64).min, start - 1
+        self._shown, self._fed = _NO_PTS, start - 1
         label, target_pts, target_dts = self._arguments[0].label, self.index.packet_pts[start], self.index.packet_dts[start]
         if landing is None:
             self._open()
@@ -363,15 +382,14 @@ class FrameReader:
                 logger.debug("%s: seeking failed", label, exc_info=cause)
                 return False
         self._packets = self._container.demux(self._stream)
-        if landing is None and start == 0:
-            return True
         with decoder_errors(label, "reading a video packet"):
+            if landing is None:  # from the beginning positions can be counted
+                return sum(1 for _ in itertools.islice(self._packets, start)) == start
             for packet in self._packets:
-                if not packet.size:
+                if is_end(packet):
                     return False
-                same_pts = packet.pts == target_pts or self.index.timed_by_dts
-                if same_pts and packet.dts == target_dts:
-                    self._packets = _prepend(packet, self._packets)
+                if (packet.pts == target_pts or self.index.timed_by_dts) and packet.dts == target_dts:
+                    self._packets = itertools.chain([packet], self._packets)
                     return True
                 if packet.dts is not None and target_dts is not None and packet.dts > target_dts:
                     return False
@@ -383,8 +401,7 @@ class FrameReader:
         if turns % 2:
             height, width = width, height
         if self._reformatter is None:
-            from_av = type(picture).__module__.split(".")[0]
-            self._reformatter = __import__(from_av).video.reformatter.VideoReformatter()
+            self._reformatter = import_av().video.reformatter.VideoReformatter()
         scaled = self._reformatter.reformat(picture, width, height, "rgb24", interpolation=resample.upper())
         return np.rot90(scaled.to_ndarray(), turns)
 
@@ -394,6 +411,6 @@ def quarter_turns(picture) -> int:
     return round((getattr(picture, "rotation", 0) or 0) / 90) % 4
 
 
-def _prepend(first, rest):
-    yield first
-    yield from rest
+def is_end(packet) -> bool:
+    """PyAV ends every stream with an empty packet that makes the decoder give up what it still holds."""
+    return not packet.size and packet.pts is None and packet.dts is None

@@ -29,6 +29,8 @@ logger = logging.get_logger(__name__)
 @dataclass
 class SAVEnVideoBeatsModelOutput(ModelOutput):
     r"""
+    The mask is reached by name; as a tuple the output has transformers' usual order for encoders, without it.
+
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, hidden_size)`):
             `tokens = (fbank_frames // patch_size) * (num_mel_bins // patch_size)`, time-major, frequency-minor: the
@@ -45,6 +47,9 @@ class SAVEnVideoBeatsModelOutput(ModelOutput):
     token_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+
+    def to_tuple(self) -> tuple:
+        return tuple(value for name, value in self.items() if name != "token_mask")
 
 
 def downsample_valid_mask(mask: torch.Tensor, length: int) -> torch.Tensor:
@@ -66,6 +71,11 @@ def downsample_valid_mask(mask: torch.Tensor, length: int) -> torch.Tensor:
     return mask[:, : length * per_position].reshape(mask.shape[0], length, per_position).any(-1)
 
 
+def deep_norm_gain(config: SAVEnVideoBeatsConfig) -> float:
+    """DeepNorm's gain (Wang et al. 2022, "beta") of the initial value, output and feed-forward weights."""
+    return (8 * config.num_hidden_layers) ** -0.25
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -76,7 +86,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention written out. `query`, `key`, `value`: `(batch, heads, tokens, head_dim)`; the mask is added."""
+    """Softmax attention written out: all of `(batch, heads, tokens, head_dim)`, the mask is added to the scores."""
     scores = query @ key.transpose(-1, -2) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -118,6 +128,7 @@ class SAVEnVideoBeatsPositionalConv(nn.Module):
             padding=kernel_size // 2,
             groups=config.num_conv_pos_embedding_groups,
         )
+        self.conv.initial_std = math.sqrt(4.0 / (kernel_size * config.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         num_tokens = hidden_states.shape[1]
@@ -170,6 +181,9 @@ class SAVEnVideoBeatsAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        if config.deep_norm:
+            self.q_proj.initial_gain = self.k_proj.initial_gain = 1.0
+            self.v_proj.initial_gain = self.out_proj.initial_gain = deep_norm_gain(config)
         self.is_gated = config.relative_position_embedding and config.gated_relative_position
         if self.is_gated:
             self.gate_proj = nn.Linear(self.head_dim, 8)
@@ -187,7 +201,7 @@ class SAVEnVideoBeatsAttention(nn.Module):
         token_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`position_bias`: `(1, heads, tokens, tokens)`; `token_mask`: `(batch, tokens)` bool, None if all are valid."""
+        """`position_bias`: `(1, heads, tokens, tokens)`. `token_mask`: `(batch, tokens)` bool, None if all valid."""
         batch, num_tokens, _ = hidden_states.shape
         split = (batch, num_tokens, self.num_heads, self.head_dim)
         query = self.q_proj(hidden_states).view(split).transpose(1, 2)
@@ -227,6 +241,8 @@ class SAVEnVideoBeatsFeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        if config.deep_norm:
+            self.fc1.initial_gain = self.fc2.initial_gain = deep_norm_gain(config)
         # Upstream casts to float32 around its gelu; torch's kernels compute in float32 whatever the dtype.
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.activation_dropout)
@@ -312,6 +328,7 @@ class SAVEnVideoBeatsPreTrainedModel(PreTrainedModel):
     base_model_prefix = "beats"
     main_input_name = "input_features"
     input_modalities = ("audio",)
+    _input_embed_layer = "patch_embedding"
     supports_gradient_checkpointing = True
     _no_split_modules = ["SAVEnVideoBeatsPatchEmbeddings", "SAVEnVideoBeatsPositionalConv", "SAVEnVideoBeatsLayer"]
     _supports_sdpa = True
@@ -322,25 +339,15 @@ class SAVEnVideoBeatsPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
+        # The leaves carry how they want to be initialised: transformers passes modules without parameters of their own
+        # (a feed-forward block) over when the class lives outside of its package.
         super()._init_weights(module)
-        if isinstance(module, SAVEnVideoBeatsPositionalConv):
-            kernel_size, hidden_size = module.conv.kernel_size[0], module.conv.out_channels
-            init.normal_(module.conv.weight, mean=0.0, std=math.sqrt(4.0 / (kernel_size * hidden_size)))
-        elif isinstance(module, SAVEnVideoBeatsAttention):
-            if module.is_gated:
-                init.ones_(module.gate_scale)
-            if self.config.deep_norm:
-                init.xavier_normal_(module.q_proj.weight)
-                init.xavier_normal_(module.k_proj.weight)
-                init.xavier_normal_(module.v_proj.weight, gain=self._deep_norm_gain)
-                init.xavier_normal_(module.out_proj.weight, gain=self._deep_norm_gain)
-        elif isinstance(module, SAVEnVideoBeatsFeedForward) and self.config.deep_norm:
-            init.xavier_normal_(module.fc1.weight, gain=self._deep_norm_gain)
-            init.xavier_normal_(module.fc2.weight, gain=self._deep_norm_gain)
-
-    @property
-    def _deep_norm_gain(self) -> float:
-        return (8 * self.config.num_hidden_layers) ** -0.25
+        if hasattr(module, "initial_gain"):
+            init.xavier_normal_(module.weight, gain=module.initial_gain)
+        elif hasattr(module, "initial_std"):
+            init.normal_(module.weight, mean=0.0, std=module.initial_std)
+        elif isinstance(module, SAVEnVideoBeatsAttention) and module.is_gated:
+            init.ones_(module.gate_scale)
 
     # transformers asks every sub-model whether it can run the attention that was requested for the whole model, at
     # construction through the first method, in `set_attn_implementation` through the second. The gated position bias
@@ -379,9 +386,6 @@ class SAVEnVideoBeatsModel(SAVEnVideoBeatsPreTrainedModel):
         self.embeddings = SAVEnVideoBeatsPatchEmbeddings(config)
         self.encoder = SAVEnVideoBeatsEncoder(config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embedding
 
     def get_num_tokens(self, num_frames: int) -> int:
         """Number of tokens for `num_frames` fbank frames; frames that do not fill a patch are dropped."""

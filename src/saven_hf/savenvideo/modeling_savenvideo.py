@@ -1,10 +1,9 @@
 """SAVEnVideo: a language model that watches, listens and knows when (paper section 4)."""
 
-from __future__ import annotations
-
+import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -23,7 +22,9 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.quantizers import AutoQuantizationConfig
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_savenvideo import SAVEnVideoConfig
 from .connectors import (
@@ -106,7 +107,7 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_compile_fullgraph = False
+    _can_compile_fullgraph = True  # what runs after the prompt: single tokens with a static cache
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -122,13 +123,25 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
                 init.normal_(getattr(module, name), std=std)
 
     @classmethod
+    def is_custom_code(cls) -> bool:
+        # For custom code transformers passes over modules without parameters of their own when it initialises, in case
+        # that overwrites loaded weights. `init` never does, and SigLIP initialises its layers from such modules.
+        return False
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """`PreTrainedModel.from_pretrained`; towers come back frozen, and quantization leaves all but the language
         model in full precision unless `llm_int8_skip_modules` says otherwise."""
         quantization = kwargs.get("quantization_config")
-        if quantization is not None and getattr(quantization, "llm_int8_skip_modules", False) is None:
-            # Names match anywhere in a module's path, so they hold with and without the language-model head.
-            quantization.llm_int8_skip_modules = list(cls._unquantized_modules)
+        if isinstance(quantization, dict):
+            quantization = AutoQuantizationConfig.from_dict(quantization)
+        if getattr(quantization, "llm_int8_skip_modules", False) is None:
+            quantization = copy.copy(quantization)
+            # Names match from the start of a module's path, which the language-model head makes longer.
+            names = cls._unquantized_modules
+            quantization.llm_int8_skip_modules = [*names, *(f"model.{name}" for name in names)]
+        if quantization is not None:
+            kwargs["quantization_config"] = quantization
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_towers()
         return loaded
@@ -208,8 +221,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
 
         Returns:
             `BaseModelOutputWithPooling`: `pooler_output` is a tuple of one `(tokens, hidden)` per medium;
-            `last_hidden_state`, `hidden_states` and `attentions` are the vision tower's over the valid frames
-            (the audio tower's over the valid windows where there is no picture).
+            `last_hidden_state` (of the layer in use), `hidden_states` and `attentions` are the vision tower's over the
+            valid frames (the audio tower's over the valid windows where there is no picture).
         """
         media = {name: value for name, value in locals().items() if name in MEDIA_INPUTS}
         return self._encode_media(media, {}, **kwargs)
@@ -272,7 +285,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         output = self._connect(frames, columns, windows, owners, durations, media, memories)
         tokens = [[] for _ in range(count)]
         for index, memory in memories.items():
-            tokens[index].append(memory.window_tokens.to(self.resampler.output_norm.weight))
+            tokens[index].append(
+                memory.window_tokens.to(_execution_device(self.resampler), self.resampler.output_norm.weight.dtype)
+            )
         for index, window_tokens in zip(owners, output.window_tokens, strict=True):
             tokens[index].append(window_tokens)
         for index, parts in enumerate(tokens):
@@ -290,8 +305,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
 
     def _connect(
         self,
-        frames: EncodedModality,
-        columns: EncodedModality,
+        frames: "EncodedModality",
+        columns: "EncodedModality",
         windows: list[Window],
         owners: list[int],
         durations: list[int],
@@ -306,8 +321,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             mask = media.get("query_times_mask", torch.ones_like(times)).to(device, torch.bool)
             questions = Questions(times, mask, torch.tensor(durations, dtype=torch.int64, device=device))
         pooled = {}
+        fingerprint = self.encoder_fingerprint() if memories else None
         for index, memory in memories.items():
-            if memory.encoder_hash != (fingerprint := self.encoder_fingerprint()):
+            if memory.encoder_hash != fingerprint:
                 raise ValueError(
                     f"This video memory was made by weights with the fingerprint {memory.encoder_hash}, this model's "
                     f"is {fingerprint}: encode the video again with `model.encode_video`."
@@ -318,18 +334,23 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
                 memory.pooled_modality.to(device),
                 torch.full_like(memory.pooled_modality, index, device=device),
             )
+
+        def time_features(times: torch.Tensor, durations: torch.Tensor) -> torch.Tensor:
+            return self.temporal_projection(times, durations).to(device, dtype)
+
+        # A function and not the module: accelerate moves whatever has a `.to` among the arguments.
         return self.resampler(
             frames.states.to(device, dtype),
             frames.times.to(device),
             columns.states.to(device, dtype),
             columns.times.to(device),
-            self.temporal_projection,
+            time_features,
             WindowIndex.build(windows, [durations[index] for index in owners], owners, device),
             questions,
             pooled,
         )
 
-    def _encode_frames(self, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+    def _encode_frames(self, media: dict[str, torch.Tensor], **kwargs) -> "EncodedModality":
         """Vision tower over the valid frames of a batch."""
         config = self.config.vision_config
         pixels = media.get("pixel_values_videos")
@@ -344,7 +365,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         times = media.get("frame_times", torch.full_like(mask, NO_TIME, dtype=torch.int64))
         device, dtype = _execution_device(self.vision_tower), self.vision_tower.dtype
         mean, std = torch.tensor([self.config.image_mean, self.config.image_std], device=device)[..., None, None]
-        layer = self.config.vision_feature_layer
+        layer, all_layers = self.config.vision_feature_layer, kwargs.get("output_hidden_states")
         if layer != -1:
             kwargs["output_hidden_states"] = True
 
@@ -352,18 +373,26 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             frames = frames.to(device)
             if not frames.is_floating_point():
                 frames = (frames.to(torch.float32) / 255 - mean) / std
+            inputs = {"pixel_values": frames.to(dtype)}
             if config.model_type == "siglip2_vision_model":
-                return self.vision_tower(**_siglip2_inputs(frames.to(dtype), config.patch_size), **kwargs)
-            return self.vision_tower(frames.to(dtype), **kwargs)
+                inputs = _siglip2_inputs(inputs["pixel_values"], config.patch_size)
+            output = self.vision_tower(**inputs, **kwargs)
+            if layer == -1:
+                return output
+            # Every layer of every frame would be gigabytes: only the one in use is kept, unless all are asked for.
+            return BaseModelOutputWithPooling(
+                last_hidden_state=output.hidden_states[layer],
+                hidden_states=output.hidden_states if all_layers else None,
+                attentions=output.attentions,
+            )
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             tower = _in_batches(encode, self.config.tower_batch_size, pixels[mask])
         if tower is None:
             return EncodedModality.absent(self.config.patches_per_frame, config.hidden_size)
-        states = tower.last_hidden_state if layer == -1 else tower.hidden_states[layer]
-        return EncodedModality(states, times[mask], torch.nonzero(mask)[:, 0], tower)
+        return EncodedModality(tower.last_hidden_state, times[mask], torch.nonzero(mask)[:, 0], tower)
 
-    def _encode_audio(self, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+    def _encode_audio(self, media: dict[str, torch.Tensor], **kwargs) -> "EncodedModality":
         """Audio tower over the valid windows of a batch, and of those the valid columns."""
         bands, config = self.config.audio_bands, self.config.audio_config
         features = media.get("input_features")
@@ -413,6 +442,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
                 "ask with the file itself, or use a model with question_times='separate'."
             )
         if processor is None:
+            if not self.config._name_or_path:
+                raise ValueError("Pass `processor`: this model was not loaded from anywhere to load one from.")
             processor = AutoProcessor.from_pretrained(self.config._name_or_path)
         stream = processor.stream_video(video, **videos_kwargs)
         device = _execution_device(self.resampler)
@@ -451,22 +482,22 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
     def encoder_fingerprint(self) -> str:
         """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration.
 
-        A few values of every tensor, rounded to bfloat16, so that a cast of the model keeps its memories valid.
-        Cached until a parameter changes.
+        A few values of every tensor, rounded to bfloat16, so that a cast of the model to it keeps its memories valid.
         """
-        modules = (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler)
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        # In-place updates (an optimizer's step) count up `_version`; casts and loads make new storage.
-        state = tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
-        cached = getattr(self, "_fingerprint", None)
-        if cached is None or cached[0] != state:
-            digest = hashlib.sha256(json.dumps(self.config.media_settings(), sort_keys=True).encode())
-            for parameter in parameters:
-                values = parameter.detach().flatten()
-                values = values[:: max(1, len(values) // 64)][:64].to("cpu", torch.bfloat16)
-                digest.update(values.view(torch.int16).numpy().tobytes())
-            cached = self._fingerprint = (state, digest.hexdigest()[:16])
-        return cached[1]
+        digest = hashlib.sha256(json.dumps(self.config.media_settings(), sort_keys=True).encode())
+        samples = []
+        for tower in (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler):
+            for module in _modules_in_use(tower):
+                for name, parameter in module.named_parameters(recurse=False):
+                    values = _stored_values(module, name, parameter)
+                    digest.update(str(tuple(values.shape)).encode())
+                    values = values.flatten()
+                    samples.append(values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16))
+        # One copy from each device instead of one per parameter.
+        for device in sorted({sample.device for sample in samples}, key=str):
+            values = torch.cat([sample for sample in samples if sample.device == device]).cpu()
+            digest.update(values.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, num_features: int | None
@@ -506,7 +537,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         query_times_mask: torch.Tensor | None = None,
         video_durations: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SAVEnVideoModelOutputWithPast:
         r"""
         Args:
@@ -527,7 +558,11 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             tokens = torch.cat([part.to(inputs_embeds.device, inputs_embeds.dtype) for part in features.pooler_output])
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, len(tokens))
             inputs_embeds = inputs_embeds.masked_scatter(mask[..., None], tokens)
-        elif input_ids is not None and (past_key_values is None or past_key_values.get_seq_length() == 0):
+        elif (
+            not torch.compiler.is_compiling()  # compiled steps come after the prompt, which was checked
+            and input_ids is not None
+            and (past_key_values is None or past_key_values.get_seq_length() == 0)
+        ):
             # Placeholders without media would train, or answer, on meaningless embeddings without a word.
             self.get_placeholder_mask(input_ids, inputs_embeds, None)
 
@@ -613,7 +648,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         video_durations: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SAVEnVideoCausalLMOutputWithPast:
         r"""
         Args:
@@ -650,13 +685,22 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             video_hidden_states=outputs.video_hidden_states,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, use_cache=True, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, inputs_embeds=None, is_first_iteration=False, use_cache=True, **kwargs
+    ):
+        # `generate` takes `inputs_embeds` only where this signature names them.
         media = {name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "mm_encoder_outputs")}
         inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, use_cache=use_cache, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            use_cache=use_cache,
+            **kwargs,
         )
-        # With a cache the media are in it after the first step.
-        if is_first_iteration or not use_cache:
+        # With a cache the media are in it after the first step. (The first step of an assistant model in assisted
+        # decoding is not flagged as one: its cache is empty.)
+        cache = inputs.get("past_key_values")
+        if is_first_iteration or not use_cache or cache is None or cache.get_seq_length() == 0:
             inputs.update({name: value for name, value in media.items() if value is not None})
         return inputs
 
@@ -669,6 +713,8 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         media = {name: model_kwargs.pop(name, None) for name in MEDIA_INPUTS}
         features = self.model.resolve_media(media, model_kwargs.pop("mm_encoder_outputs", None))
         if features is not None:
+            # Only the tokens: what the towers said (gigabytes for an hour) would live as long as the generation.
+            features = BaseModelOutputWithPooling(pooler_output=features.pooler_output)
             model_kwargs["mm_encoder_outputs"] = {"video": features}
         return model_kwargs
 
@@ -764,7 +810,7 @@ class EncodedModality:
     tower: ModelOutput | None = None
 
     @classmethod
-    def absent(cls, rows: int, hidden_size: int) -> EncodedModality:
+    def absent(cls, rows: int, hidden_size: int) -> "EncodedModality":
         none = torch.zeros(0, dtype=torch.int64)
         return cls(torch.zeros(0, rows, hidden_size), none, none)
 
@@ -774,7 +820,7 @@ class EncodedModality:
         ends = list(accumulate(sizes))
         return [times[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
-    def then(self, other: EncodedModality) -> EncodedModality:
+    def then(self, other: "EncodedModality") -> "EncodedModality":
         """These rows, and after them those of `other`."""
         if not len(self.times):
             return other
@@ -786,7 +832,7 @@ class EncodedModality:
             torch.cat([self.media, other.media]),
         )
 
-    def after(self, rows: int) -> EncodedModality:
+    def after(self, rows: int) -> "EncodedModality":
         """All but the first `rows` rows."""
         # A copy: a view would keep the whole storage alive.
         return EncodedModality(self.states[rows:].clone(), self.times[rows:].clone(), self.media[rows:].clone())
@@ -833,10 +879,36 @@ def _load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel
 
 def _execution_device(module: nn.Module) -> torch.device:
     """Where a module computes: accelerate's word for it if its weights are offloaded, else where they are."""
-    hook = getattr(module, "_hf_hook", None)
-    if getattr(hook, "execution_device", None) is not None:
-        return torch.device(hook.execution_device)
+    for hook in _accelerate_hooks(module):
+        if getattr(hook, "execution_device", None) is not None:
+            return torch.device(hook.execution_device)
     return next(module.parameters()).device
+
+
+def _accelerate_hooks(module: nn.Module) -> tuple:
+    """The hooks that accelerate put on a module; several of them come as one that holds a list."""
+    hook = getattr(module, "_hf_hook", None)
+    return tuple(getattr(hook, "hooks", (hook,)))
+
+
+def _stored_values(module: nn.Module, name: str, parameter: torch.Tensor) -> torch.Tensor:
+    """A direct parameter of a module; from where accelerate keeps it if it is offloaded."""
+    if parameter.is_meta:
+        for hook in _accelerate_hooks(module):
+            if getattr(hook, "weights_map", None) is not None:
+                return hook.weights_map[name]
+    return parameter.detach()
+
+
+def _modules_in_use(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below it; where peft trains a copy of one (`modules_to_save`), the one that computes."""
+    copies = getattr(module, "modules_to_save", None)
+    if isinstance(copies, nn.ModuleDict):
+        active = [] if module.disable_adapters else [name for name in module.active_adapters if name in copies]
+        module = copies[active[0]] if active else module.original_module
+    yield module
+    for child in module.children():
+        yield from _modules_in_use(child)
 
 
 __all__ = ["SAVEnVideoForConditionalGeneration", "SAVEnVideoModel", "SAVEnVideoPreTrainedModel"]

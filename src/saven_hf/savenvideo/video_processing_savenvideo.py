@@ -1,8 +1,5 @@
 """Video processor of SAVEnVideo: which frames are taken, and what becomes of their pixels. Needs no torchvision."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,12 +37,15 @@ class SAVEnVideoVideoProcessorKwargs(VideosKwargs, total=False):
     max_frames (`int`, *optional*): most frames of one video, whatever `fps` asks for.
     frame_times (`list`, *optional*): for videos given as frames, the times of their frames in seconds, one list per
         video.
+    spans (`list`, *optional*): for `sampling="query"`, the stretches `(start, end)` in microseconds that are asked
+        about; `SAVEnVideoProcessor` reads them from the question.
     use_audio_in_video (`bool`, *optional*): whether the sound of a video file is heard.
     """
 
     sampling: str | None
     max_frames: int | None
     frame_times: list | None
+    spans: list | None
     use_audio_in_video: bool | None
 
 
@@ -100,3 +100,210 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
             elif "num_frames" in given and settings["sampling"] == "fps":
                 settings["sampling"] = "uniform"
         return self._check(settings)
+
+    def _check(self, settings: dict[str, Any]) -> dict[str, Any]:
+        settings["size"] = self._height_and_width(settings["size"])
+        if settings["sampling"] not in SAMPLINGS:
+            raise ValueError(f"sampling is {settings['sampling']!r}, but must be one of {SAMPLINGS}.")
+        if settings["sampling"] == "fps" and settings["fps"] is None:
+            raise ValueError("sampling='fps' needs `fps`, the number of frames to take per second.")
+        for name in ("num_frames", "fps", "max_frames"):
+            if settings[name] is not None and not settings[name] > 0:
+                raise ValueError(f"{name} must be above 0, got {settings[name]}.")
+        for name in ("do_center_crop", "do_pad"):
+            if settings[name]:
+                raise ValueError(f"{name} is not supported: frames are resized to `size` whole.")
+        if settings["data_format"] not in (None, "channels_first"):
+            raise ValueError(f"data_format must be 'channels_first', got {settings['data_format']!r}.")
+        if settings["do_resize"] and settings["resample"] not in _INTERPOLATIONS:
+            known = ", ".join(str(method.value) for method in _INTERPOLATIONS)
+            raise ValueError(
+                f"resample must be one of {known} (nearest, bilinear, bicubic), got {settings['resample']}."
+            )
+        return settings
+
+    @staticmethod
+    def _height_and_width(size: Any) -> tuple[int, int]:
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, (list, tuple)) and len(size) == 2:
+            return size[0], size[1]
+        named_sides = {name: side for name, side in dict(size or {}).items() if side is not None}
+        if set(named_sides) != {"height", "width"}:
+            raise ValueError(f"size must have a height and a width, for frames all get the same, got {named_sides}.")
+        return named_sides["height"], named_sides["width"]
+
+    def sample_frames(
+        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
+    ) -> np.ndarray:
+        """Which of a number of decoded frames to take: those at the middles of equal parts.
+
+        Args:
+            metadata: `total_num_frames`, and for `fps` also the video's own `fps`.
+            num_frames: how many; the processor's own if neither is given.
+            fps: how many a second, instead.
+
+        Returns:
+            Ascending indices.
+        """
+        total = metadata.total_num_frames
+        if fps is not None:
+            if metadata.fps is None:
+                raise ValueError(
+                    f"Taking {fps} frames a second needs to know how many the video has: pass `video_metadata` with "
+                    "its fps, or take a fixed `num_frames`."
+                )
+            count = max(1, int(total / metadata.fps * fps))
+        else:
+            count = num_frames if num_frames is not None else self.num_frames
+        if count > total:
+            raise ValueError(f"{count} frames were asked of a video given as {total} frames: ask for at most {total}.")
+        return (2 * np.arange(count) + 1) * total // (2 * count)
+
+    def read(self, clip: Clip, settings: dict[str, Any], indices: Sequence[int] | None = None) -> torch.Tensor | None:
+        """Frames of a clip (all of them, or some by index), finished; None if there are none."""
+        indices = range(len(clip.frame_times)) if indices is None else indices
+        return self.finish(clip.frames(indices), settings) if len(indices) else None
+
+    def finish(self, frames: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+        """Resize, rescale and normalise.
+
+        Args:
+            frames: uint8 `(n, 3, height, width)`.
+            settings: see `settings`.
+
+        Returns:
+            `(n, 3, *size)`, uint8 unless `do_rescale` or `do_normalize` is set, else float32.
+        """
+        if settings["device"] is not None:
+            frames = frames.to(settings["device"])
+        if settings["do_resize"] and tuple(frames.shape[-2:]) != settings["size"]:
+            mode = _INTERPOLATIONS[settings["resample"]]
+            resized = [
+                torch.nn.functional.interpolate(
+                    chunk.float(), settings["size"], mode=mode, antialias=mode != "nearest-exact"
+                )
+                for chunk in frames.split(_RESIZE_CHUNK)
+            ]
+            frames = torch.cat([chunk.round_().clamp_(0, 255).to(torch.uint8) for chunk in resized])
+        if settings["do_rescale"]:
+            frames = frames.float() * settings["rescale_factor"]
+        if settings["do_normalize"]:
+            mean, std = (
+                torch.as_tensor(settings[name], dtype=torch.float32, device=frames.device).reshape(-1, 1, 1)
+                for name in ("image_mean", "image_std")
+            )
+            frames = (frames.float() - mean) / std
+        return frames
+
+    def stack(
+        self, frames: Sequence[torch.Tensor | None], times: Sequence[Sequence[int]], durations: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """Pad the frames of several media to one tensor.
+
+        Args:
+            frames: per medium `(n, 3, height, width)`, or None if it has no frames.
+            times: per medium the `n` times in microseconds.
+            durations: per medium, in microseconds.
+
+        Returns:
+            `video_durations` `(media,)`, and unless no medium has frames `pixel_values_videos`
+            `(media, frames, 3, height, width)`, `frame_times` and `frame_mask` `(media, frames)`.
+        """
+        data = {"video_durations": torch.tensor(list(durations), dtype=torch.int64)}
+        seen = [medium for medium in frames if medium is not None]
+        if not seen:
+            return data
+        kinds = {(tuple(medium.shape[1:]), medium.dtype) for medium in seen}
+        if len(kinds) > 1:
+            described = " and ".join(sorted(f"{tuple(shape)} {dtype}" for shape, dtype in kinds))
+            raise ValueError(
+                f"All media of a batch share one tensor, but their frames are {described}: give videos and images the "
+                "same size and the same do_rescale / do_normalize."
+            )
+        length = max(len(medium) for medium in seen)
+        pixels = seen[0].new_zeros(len(frames), length, *seen[0].shape[1:])
+        frame_times = torch.full((len(frames), length), NO_TIME, dtype=torch.int64)
+        mask = torch.zeros(len(frames), length, dtype=torch.bool)
+        for row, (medium, medium_times) in enumerate(zip(frames, times, strict=True)):
+            if medium is not None:
+                pixels[row, : len(medium)] = medium
+                frame_times[row, : len(medium)] = torch.tensor(list(medium_times), dtype=torch.int64)
+                mask[row, : len(medium)] = True
+        return {"pixel_values_videos": pixels, "frame_times": frame_times, "frame_mask": mask, **data}
+
+    def list_sources(self, videos: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        """One entry per video, with what is known about its times: the arguments of `open` beside the settings."""
+        videos = list_videos(videos)
+        metadata = _one_per_video(settings["video_metadata"], len(videos), "video_metadata", _is_metadata)
+        frame_times = _one_per_video(settings["frame_times"], len(videos), "frame_times", _is_times)
+        return [
+            {"video": video, "metadata": entry, "frame_times": times}
+            for video, entry, times in zip(videos, metadata, frame_times, strict=True)
+        ]
+
+    def open(self, source: dict[str, Any], settings: dict[str, Any], **kwargs) -> Clip:
+        """Open one of `list_sources` and choose its frames. They, and its sound, are read later."""
+        return open_video(settings=settings, sample_frames=self.sample_frames, **source, **kwargs)
+
+    def preprocess(self, videos: Any, **kwargs) -> BatchFeature:
+        """Frames of videos, without their sound.
+
+        Args:
+            videos: a path, bytes, a file object, frames `(n, 3, h, w)` or `(n, h, w, 3)`, a list of frames, or a dict
+                (see `SAVEnVideoProcessor`); or a list of these.
+            kwargs: any setting of the processor for this call, and `return_tensors`.
+
+        Returns:
+            `pixel_values_videos` `(media, frames, 3, height, width)`, `frame_times` and `frame_mask`
+            `(media, frames)`, `video_durations` `(media,)`; times in microseconds.
+        """
+        return_tensors = kwargs.pop("return_tensors", None)
+        settings = self.settings(**kwargs)
+        frames, times, durations, metadata = [], [], [], []
+        sources = self.list_sources(videos, settings)
+        for index, source in enumerate(sources):
+            with named(f"videos[{index}]", len(sources)), self.open(source, settings) as clip:
+                if clip.memory is not None:
+                    raise ValueError("A VideoMemory has no frames left: pass it to SAVEnVideoProcessor.")
+                frames.append(self.read(clip, settings))
+                times.append(clip.frame_times)
+                durations.append(clip.duration)
+                metadata.append(
+                    VideoMetadata(
+                        total_num_frames=len(clip.frame_times),
+                        duration=clip.duration / 1e6,
+                        frames_indices=list(range(len(clip.frame_times))),
+                    )
+                )
+        data = BatchFeature(self.stack(frames, times, durations), tensor_type=return_tensors)
+        if settings["return_metadata"]:
+            data["video_metadata"] = metadata
+        return data
+
+
+def _is_metadata(value: Any) -> bool:
+    return value is None or isinstance(value, (dict, VideoMetadata))
+
+
+def _is_times(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(time, (int, float)) for time in value)
+    return value is None or getattr(value, "ndim", None) == 1
+
+
+def _one_per_video(values: Any, count: int, name: str, is_one) -> list:
+    """`values` flattened to one entry per video: one, a list of them, or one list per sample."""
+    if values is None:
+        return [None] * count
+    if is_one(values):
+        values = [values]
+    elif not all(is_one(value) for value in values):
+        values = [value for sample in values for value in ([sample] if is_one(sample) else sample)]
+    values = list(values)
+    if len(values) != count:
+        raise ValueError(f"Got {len(values)} entries of `{name}` for {count} videos: pass one per video (or None).")
+    return values
+
+
+__all__ = ["SAVEnVideoVideoProcessor", "SAVEnVideoVideoProcessorKwargs"]

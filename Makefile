@@ -1,0 +1,65 @@
+# Two commands to start with: `make demo` and `make test`. Both set up what they need in .venv, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+# On a CUDA machine the same line brings the CUDA build; any release from 2.6 on will do.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow quality peer-tests bench clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## set up, then ask the embedded model about a real mp4 and show answers beside the truth
+	$(BIN)/saven demo
+
+test: $(READY) ## run the tests (everything but slow and GPU tests)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(READY) ## run the slow tests, and the GPU tests where there is a GPU
+	$(BIN)/python -m pytest -m "slow or gpu"
+
+quality: $(READY) ## lint, check formatting and that the model folders are up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python hub_configs/build_configs.py --check
+
+peer-tests: $(READY) ## run transformers' own test suites against our classes
+	$(BIN)/python tests/peer/run.py
+
+bench: $(READY) ## run the benchmarks; each prints ratios measured in the same run
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+
+setup: $(READY) ## only set up
+
+$(READY): pyproject.toml
+	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory system-ffmpeg
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory system-venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+# The tests make their clips with the ffmpeg command.
+.PHONY: system-ffmpeg system-venv
+system-ffmpeg:
+	@echo "ffmpeg is missing. Elsewhere than on Debian and Ubuntu:"
+	@echo "  brew install ffmpeg | conda install -c conda-forge ffmpeg | dnf install ffmpeg-free | winget install ffmpeg"
+	$(call apt-install,ffmpeg)
+
+system-venv:
+	@echo "This Python cannot make virtual environments."
+	$(call apt-install,python3-venv)
+
+define apt-install
+@command -v apt-get >/dev/null || exit 1; \
+	run=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	$$run apt-get update -qq && $$run apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+endef

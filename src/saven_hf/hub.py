@@ -1,0 +1,140 @@
+"""Model folders: the embedded default, loading, and putting a 7B together from its parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from .savenvideo import (
+    SAVEnVideoBeatsFeatureExtractor,
+    SAVEnVideoConfig,
+    SAVEnVideoForConditionalGeneration,
+    SAVEnVideoProcessor,
+)
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "savenvideo-tiny"
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+
+
+class ModelNotFoundError(ValueError):
+    """What was named as a model is neither a model folder nor an id that can be reached."""
+
+
+def config_folder(name: str) -> Path:
+    """A folder of `hub_configs/`: beside the sources in a checkout, inside the package when installed."""
+    package = Path(__file__).parent
+    for root in (package / "hub_configs", package.parents[1] / "hub_configs"):
+        if (root / name / "config.json").is_file():
+            return root / name
+    raise ModelNotFoundError(f"This installation has no model folder {name!r} in hub_configs.")
+
+
+def resolve_model(model: str | os.PathLike | None = None) -> str:
+    """A path or Hub id that `from_pretrained` takes; None names the embedded default.
+
+    Raises:
+        ModelNotFoundError: a path that is no model folder.
+    """
+    if model is None:
+        return str(config_folder(DEFAULT_MODEL))
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelNotFoundError(f"{os.fspath(model)!r} has no config.json: it is not a model folder.")
+    elif os.sep in os.fspath(model) and os.fspath(model).count("/") != 1 or path.exists():
+        raise ModelNotFoundError(f"{os.fspath(model)!r} is not a model folder: there is no such directory.")
+    return os.fspath(model)
+
+
+def load(
+    model: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    **kwargs,
+) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor]:
+    """Load a SAVEnVideo model and its processor, ready to be asked.
+
+    Args:
+        model: folder or Hub id; None for the embedded tiny model. A folder without weights gives random ones, and a
+            warning that says so.
+        device: a torch device; the GPU if there is one, else the CPU.
+        dtype: of the weights; bfloat16 on a GPU, else float32.
+        kwargs: for `from_pretrained` (`quantization_config`, `device_map`, `attn_implementation`, `revision`, ...).
+
+    Raises:
+        ModelNotFoundError: there is no such model, or it is of another type.
+    """
+    name = resolve_model(model)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{name!r} is neither a model folder nor an id that can be reached on the Hub."
+        ) from error
+    if model_type != "savenvideo":
+        raise ModelNotFoundError(f"{name!r} is a model of type {model_type!r}; this loads 'savenvideo' models.")
+    processor = SAVEnVideoProcessor.from_pretrained(name)
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in WEIGHT_FILES):
+        logger.warning("%s holds no weights: the model starts from random ones and knows nothing.", folder.name)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loaded = SAVEnVideoForConditionalGeneration(SAVEnVideoConfig.from_pretrained(name)).to(dtype)
+    else:
+        loaded = SAVEnVideoForConditionalGeneration.from_pretrained(name, dtype=dtype, **kwargs)
+    if "device_map" not in kwargs and "quantization_config" not in kwargs:
+        loaded = loaded.to(device)
+    return loaded.eval(), processor
+
+
+def init_7b(
+    output_dir: str | os.PathLike,
+    vision: str = "google/siglip-so400m-patch14-384",
+    audio: str | os.PathLike = "beats-iter3plus",
+    text: str = "Qwen/Qwen2-7B-Instruct",
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_size: str = "5GB",
+) -> Path:
+    """Assemble the paper's 7B from its published parts (SigLIP, BEATs, Qwen2) and a fresh connector.
+
+    Args:
+        output_dir: where to write the model folder; must not hold one yet.
+        vision: folder or Hub id of a SigLIP (2) checkpoint.
+        audio: folder written by `saven convert beats`.
+        text: folder or Hub id of the language model.
+        dtype: of the weights on disk.
+        max_shard_size: of one weight file.
+
+    Returns:
+        The folder: weights, config, processor, chat template.
+    """
+    output = Path(output_dir)
+    if (output / "config.json").exists():
+        raise FileExistsError(f"{output} already holds a model: choose another folder, or remove it first.")
+    for part, name in (("vision", vision), ("audio", audio), ("text", text)):
+        if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+            raise ModelNotFoundError(f"The {part} component {os.fspath(name)!r} has no config.json.")
+    template = SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b"))
+    tokenizer = AutoTokenizer.from_pretrained(text)
+    model = SAVEnVideoForConditionalGeneration.from_components(
+        vision, audio, text, tokenizer=tokenizer, dtype=dtype, **template.connector_settings()
+    )
+    processor = SAVEnVideoProcessor.from_components(
+        tokenizer, config=model.config, feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio)
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    processor.save_pretrained(output)
+    model.save_pretrained(output, max_shard_size=max_shard_size)
+    return output
+

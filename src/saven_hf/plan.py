@@ -1,0 +1,202 @@
+"""What a video will cost before anything is started: tokens, memory and time, for any model, weights or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from .hub import resolve_model
+from .savenvideo import (
+    SAVEnVideoConfig,
+    SAVEnVideoForConditionalGeneration,
+    SAVEnVideoVideoProcessor,
+)
+from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, PATCH_CENTRE_US, PATCH_STEP_US, TokenLayout
+from .savenvideo.media import Media, open_media
+
+
+SAMPLING_RATE = 16_000
+# Frames decoded to measure the decoder's speed on this very file.
+TRIAL_FRAMES = 4
+
+
+@dataclass
+class Plan:
+    """Figures of `plan`; bytes and seconds. Memory is what the tensors add up to, without the runtime's own.
+
+    Args:
+        video_seconds, frames, audio_seconds: what would be watched and heard.
+        windows, tokens: resampler windows, and prompt tokens of the medium with its question's times.
+        context: positions the language model has; tokens beyond do not fit.
+        parameters, weight_bytes: of the whole model in `dtype`.
+        encode_bytes: working memory while encoding, on top of the weights; flat in the length of the video.
+        memory_bytes: what an encoded video keeps (`VideoMemory`).
+        cache_bytes: keys and values of the prompt in the language model.
+        flops: floating-point operations by part.
+        seconds: time by part: decoding extrapolated from frames of this file, the rest from `flops` at
+            `flops_per_second`, so a lower bound.
+        flops_per_second: of a large matrix product on `device` in `dtype`, measured while planning.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    video_seconds: float
+    frames: int
+    audio_seconds: float
+    windows: int
+    tokens: int
+    context: int
+    parameters: int
+    weight_bytes: int
+    encode_bytes: int
+    memory_bytes: int
+    cache_bytes: int
+    flops: dict[str, float]
+    seconds: dict[str, float]
+    flops_per_second: float
+
+
+def plan(
+    video,
+    model: str | os.PathLike | None = None,
+    question_times: int = 2,
+    prompt_tokens: int = 64,
+    answer_tokens: int = 64,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **sampling,
+) -> Plan:
+    """Count what asking about a video costs, without encoding it.
+
+    Args:
+        video: path, bytes or file object.
+        model: folder or Hub id; its configuration is enough, weights are not read. None for the embedded tiny one.
+        question_times: times that the question names (2 if it names none: start and end).
+        prompt_tokens, answer_tokens: length of the question with its template, and of the answer.
+        device, dtype: where it will run; the GPU in bfloat16 if there is one, else the CPU in float32.
+        sampling: `sampling`, `num_frames`, `fps`, `max_frames`, as for the processor.
+    """
+    name = resolve_model(model)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    config = SAVEnVideoConfig.from_pretrained(name)
+    processing = SAVEnVideoVideoProcessor.from_pretrained(name)
+    for option in ("sampling", "num_frames", "fps", "max_frames"):
+        sampling[option] = sampling[option] if sampling.get(option) is not None else getattr(processing, option)
+
+    size = config.vision_config.image_size
+    with open_media(video) as media:
+        frame_times = media.sample_times(**sampling) if media.has_video else []
+        columns, audio_seconds = _audio_columns(media)
+        decode_seconds = _decode_seconds(media, frame_times, size, audio_seconds)
+        duration = media.duration
+    layout = TokenLayout.from_config(config)
+    windows = layout.plan(frame_times, columns, duration)
+    tokens = layout.num_tokens(frame_times, columns, duration, question_times if duration else 0)
+
+    with torch.device("meta"):
+        skeleton = SAVEnVideoForConditionalGeneration(config)
+    item = dtype.itemsize
+    parameters = skeleton.num_parameters()
+    prompt = tokens + prompt_tokens
+    text, resampler = config.text_config, skeleton.model.resampler
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * (prompt + answer_tokens)
+
+    patches, bands = config.patches_per_frame, config.audio_bands
+    largest_keys = max((len(w.frames) * (patches + 1) + len(w.columns) * (bands + 1) for w in windows), default=0)
+    keys = len(frame_times) * (patches + 1) + len(columns) * (bands + 1)
+    width = config.resampler_hidden_size
+    batch = min(config.tower_batch_size, max((len(w.frames) for w in windows), default=0))
+    # Keys, their positions, and K and V of one layer; the tower's activations are a few times its widest layer.
+    encode = largest_keys * width * 4 + batch * patches * (
+        6 * config.vision_config.hidden_size + 2 * config.vision_config.intermediate_size
+    )
+    encode_bytes = encode * item + max((len(w.frames) for w in windows), default=0) * 3 * size * size
+    pooled = len(frame_times) + audio_seconds
+
+    decoder_parameters = sum(p.numel() for p in skeleton.model.language_model.parameters()) - (
+        skeleton.get_input_embeddings().weight.numel()
+    )
+    flops = {
+        "vision": _transformer_flops(skeleton.model.vision_tower, config.vision_config, len(frame_times), patches),
+        "audio": _transformer_flops(skeleton.model.audio_tower, config.audio_config, len(columns) / 62, 62 * bands),
+        "resampler": 2.0 * keys * (_size(resampler.visual_mlp) + 2 * config.resampler_layers * width**2)
+        + 4.0 * keys * config.queries_per_window * width * config.resampler_layers,
+        "prefill": 2.0 * decoder_parameters * prompt + 2.0 * text.num_hidden_layers * prompt**2 * text.hidden_size,
+        "generate": 2.0 * (decoder_parameters + text.vocab_size * text.hidden_size) * answer_tokens,
+    }
+    speed = _flops_per_second(device, dtype)
+    seconds = {"decode": decode_seconds, **{part: value / speed for part, value in flops.items()}}
+    return Plan(
+        model=name,
+        device=device.type,
+        dtype=str(dtype).removeprefix("torch."),
+        video_seconds=duration / 1e6,
+        frames=len(frame_times),
+        audio_seconds=audio_seconds,
+        windows=len(windows),
+        tokens=tokens,
+        context=text.max_position_embeddings,
+        parameters=parameters,
+        weight_bytes=parameters * item,
+        encode_bytes=encode_bytes,
+        memory_bytes=round((tokens * text.hidden_size + pooled * width) * item),
+        cache_bytes=cache * item,
+        flops=flops,
+        seconds=seconds,
+        flops_per_second=speed,
+    )
+
+
+def _audio_columns(media: Media) -> tuple[list[int], float]:
+    """Centre times of the patch columns of a file's track, and its length in seconds."""
+    if not media.has_audio:
+        return [], 0.0
+    samples = media.num_audio_samples(SAMPLING_RATE)
+    step = FBANK_FRAMES_PER_PATCH * SAMPLING_RATE // 100
+    _, start = media.audio(0, 0)
+    columns = [start + PATCH_STEP_US * column + PATCH_CENTRE_US for column in range(-(-samples // step))]
+    return columns, samples / SAMPLING_RATE
+
+
+def _decode_seconds(media: Media, frame_times: list[int], size: int, audio_seconds: float) -> float:
+    """Time to decode what will be fed, from a few of its frames and ten seconds of its sound."""
+    seconds = 0.0
+    if frame_times and media.kind == "video":
+        trial = frame_times[:: max(1, len(frame_times) // TRIAL_FRAMES)][:TRIAL_FRAMES]
+        start = time.perf_counter()
+        media.frames_at(trial, size=(size, size))
+        seconds += (time.perf_counter() - start) * len(frame_times) / len(trial)
+    if media.has_audio:
+        heard = min(audio_seconds, 10.0)
+        start = time.perf_counter()
+        media.audio(0, round(heard * 1e6))
+        seconds += (time.perf_counter() - start) * audio_seconds / max(heard, 0.01)
+    return seconds
+
+
+def _transformer_flops(tower: torch.nn.Module, config, sequences: float, length: int) -> float:
+    """Products with every weight, and attention, over `sequences` of `length` tokens."""
+    attention = 4.0 * config.num_hidden_layers * length**2 * config.hidden_size
+    return sequences * (2.0 * _size(tower) * length + attention)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops_per_second(device: torch.device, dtype: torch.dtype, side: int = 2048, seconds: float = 0.3) -> float:
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    matrix @ matrix
+    rounds, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        rounds += 1
+    return rounds * 2.0 * side**3 / (time.perf_counter() - start)
