@@ -96,7 +96,7 @@ class Meter:
 def train_step(model, inputs: dict[str, torch.Tensor], learning_rate: float) -> None:
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    loss = model(**inputs).loss
+    loss = model(**inputs, use_cache=False).loss
     loss.backward()
     optimizer.step()
     if not torch.isfinite(loss):

@@ -69,9 +69,9 @@ def write_tiny(folder: Path) -> None:
     settings = {
         "vision_config": vision,
         "audio_config": audio,
-        "resampler_hidden_size": 160,
+        "resampler_hidden_size": 192,
         "resampler_heads": 4,
-        "resampler_intermediate_size": 320,
+        "resampler_intermediate_size": 512,
         "queries_per_window": 16,
         "window_seconds": 10.0,
         "window_frames": 32,
@@ -80,8 +80,8 @@ def write_tiny(folder: Path) -> None:
     processor = SAVEnVideoProcessor.from_components(tokenizer, config=SAVEnVideoConfig(**settings))
     text = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 8) * 8,
-        hidden_size=160,
-        intermediate_size=480,
+        hidden_size=192,
+        intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -18,6 +18,7 @@ import numpy as np
 
 
 FFMPEG = shutil.which("ffmpeg")
+NO_FFMPEG = "the ffmpeg command line makes the clips: apt-get install ffmpeg"
 WIDTH, HEIGHT, BITS, BLOCK = 160, 96, 10, 16
 SAMPLE_RATE = 48_000
 FLASH_SECONDS = (0.52, 1.2, 2.8, 3.6, 4.4, 5.2)
@@ -128,7 +129,7 @@ def make_clip(
     turned: int = 0,
     output: tuple[str, ...] = (),
 ) -> Clip:
-    """Records the scene. `sound_from` / `picture_from`: the stream begins that late in the scene, and is placed there."""
+    """Records the scene. `sound_from` / `picture_from`: the stream begins, and is placed, that late in the scene."""
     fps = Fraction(fps)
     inputs, options = [], []
     frames = scene_frames(fps, seconds)[round(picture_from * fps) :]
@@ -234,7 +235,19 @@ def avi_mpeg4(folder: Path) -> Clip:
 
 def webm_vp8(folder: Path) -> Clip:
     """VP8 with packets that show no picture (alternate references)."""
-    codec = ("libvpx", "-b:v", "500k", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-deadline", "good", "-cpu-used", "5")
+    codec = (
+        "libvpx",
+        "-b:v",
+        "500k",
+        "-auto-alt-ref",
+        "1",
+        "-lag-in-frames",
+        "16",
+        "-deadline",
+        "good",
+        "-cpu-used",
+        "5",
+    )
     return make_clip(folder / "vp8.webm", codec=codec, audio_codec=("libopus", "-b:a", "64k"))
 
 
@@ -262,7 +275,13 @@ def silent_video(folder: Path) -> Clip:
 
 def sound_file(folder: Path, suffix: str, seconds: float = 3.0) -> Clip:
     """A sound file of the scene: .wav, .mp3, .flac, .ogg (Opus), .m4a."""
-    codecs = {".mp3": ("libmp3lame",), ".flac": ("flac",), ".ogg": ("libopus",), ".m4a": ("aac",), ".wav": ("pcm_s16le",)}
+    codecs = {
+        ".mp3": ("libmp3lame",),
+        ".flac": ("flac",),
+        ".ogg": ("libopus",),
+        ".m4a": ("aac",),
+        ".wav": ("pcm_s16le",),
+    }
     return make_clip(folder / f"sound{suffix}", picture=False, seconds=seconds, audio_codec=codecs[suffix])
 
 
@@ -270,7 +289,9 @@ def song_with_cover(folder: Path) -> Clip:
     """An M4A with a cover image, which is no video."""
     song = sound_file(folder, ".m4a")
     cover, path = image_file(folder, ".jpg"), folder / "song.m4a"
-    ffmpeg("-i", song.path, "-i", cover, "-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_pic", path)
+    ffmpeg(
+        "-i", song.path, "-i", cover, "-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_pic", path
+    )
     return Clip(path, song.fps)
 
 

@@ -1,4 +1,4 @@
-"""Tiny configurations and random media shared by the tests. Random weights: for shapes and parity, never for results."""
+"""Tiny configurations and random media that tests share. Random weights: for shapes and parity, never for results."""
 
 from __future__ import annotations
 

@@ -97,17 +97,6 @@ class AnyToAnyPipelineTests:
         for example in examples:
             (answer,) = pipeline(example)
             assert isinstance(answer["generated_text"], str)
-        chat = [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "video", "path": examples[0]["videos"]},
-                    {"type": "text", "text": "What is this?"},
-                ],
-            }
-        ]
-        (answer,) = pipeline(text=chat)
-        assert answer["input_text"] == chat
 """,
     # The suites pass the Hub's URLs through this function; every one of them is answered with a file of ours.
     "utils/fetch_hub_objects_for_ci.py": """
@@ -196,22 +185,33 @@ def make_media(folder: Path) -> None:
     """Renders the few local files that stand for the Hub's test media, with the ffmpeg command."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, arguments in MEDIA_COMMANDS.items():
-        if not (folder / name).exists():
-            subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments, folder / name], check=True)
+        subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments, folder / name], check=True)
 
 
 def lay_out(cache: Path, clone: str | None = None) -> Path:
-    """Builds `<cache>/<version>` anew (media excepted) and returns it; `origin.json` there says what came from where.
+    """Lays the suites out in a folder of `cache`, or finds it complete there, and returns it.
+
+    Its `origin.json` says what came from where. Every combination of versions has a folder of its own, so runs with
+    and without a clone do not disturb each other.
 
     Args:
         cache: folder for the source distribution and the laid-out tests.
         clone: a git clone of transformers (work tree or bare), or None.
     """
     version = importlib.metadata.version("transformers")
+    texts, origin = dict(STAND_INS), None
+    if clone:
+        origin, from_clone = read_clone(clone, version)
+        texts.update(from_clone)
+    script = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    record = {"transformers": version, "clone": origin, "script": script}
+    root = cache / (f"{version}-with-clone" if clone else version)
+    marker = root / "origin.json"
+    if marker.exists() and json.loads(marker.read_text()) == record:
+        return root
+
     archive = download_sdist(version, cache)
-    root = cache / version
-    for folder in ("tests", "utils", "src"):
-        shutil.rmtree(root / folder, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
     with tarfile.open(archive) as tar:
         prefix = f"transformers-{version}/"
         for member in tar.getmembers():
@@ -221,11 +221,6 @@ def lay_out(cache: Path, clone: str | None = None) -> Path:
     for package in PACKAGES:
         (root / package).mkdir(parents=True, exist_ok=True)
         (root / package / "__init__.py").touch()
-    texts = dict(STAND_INS)
-    generation = None
-    if clone:
-        generation, from_clone = read_clone(clone, version)
-        texts.update(from_clone)
     for path, text in texts.items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +228,7 @@ def lay_out(cache: Path, clone: str | None = None) -> Path:
     make_media(root / "media")
     (root / COCO_PICTURE).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "media" / "picture.png", root / COCO_PICTURE)
-    (root / "origin.json").write_text(json.dumps({"transformers": version, "clone": generation}, indent=1))
+    marker.write_text(json.dumps(record, indent=1))
     return root
 
 

@@ -45,7 +45,7 @@ class SAVEnVideoProcessorTest(ProcessorTesterMixin, unittest.TestCase):
     def test_chat_template_audio_from_video(self):
         # All media of a batch share the leading dimension: a sound is a row of the frames too, with an empty mask.
         def assert_same_but_rows(shape, expected, msg=None):
-            self.assertEqual(shape[1:], expected[1:], msg)
+            self.assertTupleEqual(tuple(shape[1:]), tuple(expected[1:]), msg)
 
         with unittest.mock.patch.object(self, "assertListEqual", assert_same_but_rows):
             super().test_chat_template_audio_from_video()

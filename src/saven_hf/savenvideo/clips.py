@@ -288,7 +288,7 @@ def to_frames(video: Any, input_data_format: str | ChannelDimension | None = Non
         for frame in video:
             if isinstance(frame, Image.Image):
                 mode = "RGBA" if frame.mode in ("RGBA", "LA", "PA") or "transparency" in frame.info else "RGB"
-                frames.append(to_frames(np.asarray(frame.convert(mode))[None], ChannelDimension.LAST))
+                frames.append(to_frames(np.array(frame.convert(mode))[None], ChannelDimension.LAST))
             else:
                 frames.append(to_frames(frame[None], input_data_format))
         shapes = {tuple(frame.shape[-2:]) for frame in frames}
@@ -296,7 +296,8 @@ def to_frames(video: Any, input_data_format: str | ChannelDimension | None = Non
             raise ValueError(f"The frames of one video must have one size, got (height, width) {sorted(shapes)}.")
         return torch.cat(frames)
 
-    frames = video if isinstance(video, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(video))
+    # Torch wants arrays that it may write to, though nothing here does.
+    frames = video if isinstance(video, torch.Tensor) else torch.from_numpy(np.require(video, requirements=["C", "W"]))
     if frames.ndim == 3:
         frames = frames[:, None]
         input_data_format = ChannelDimension.FIRST

@@ -31,6 +31,7 @@ from .media_video import FrameIndex, FrameReader, PacketLog, choose_frames, is_e
 
 # Our decision: sound that starts this little before the picture is codec priming and does not move the zero.
 _PRIMING_US = 100_000
+_ATTACHED_PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RESAMPLES = ("bilinear", "bicubic", "area", "lanczos", "point")
 
 
@@ -119,7 +120,9 @@ class Media:
             video = _choose_stream(container, "video", video_stream, source.label)
             audio = _choose_stream(container, "audio", audio_stream, source.label)
             if video is None and audio is None:
-                kinds = "neither a video nor an audio stream" if not (video_stream or audio_stream) else "no stream left"
+                kinds = (
+                    "neither a video nor an audio stream" if not (video_stream or audio_stream) else "no stream left"
+                )
                 raise NoFramesError(f"{source.label}: the file holds {kinds} to read; pass another file.")
             media = cls(source, file_format, limits, "audio" if video is None else "video")
             if container.duration and container.duration / 1e6 > limits.max_duration:
@@ -137,6 +140,8 @@ class Media:
             video_packets, audio_packets, audio_end = _scan(container, video, None if stated else audio, source.label)
             if stated:
                 audio_packets, audio_end = audio.frames or 1, int(to_microseconds(start + length, audio.time_base))
+            elif file_format.demuxer == "flac" and length:
+                _check_flac_end(audio_end, int(to_microseconds(length, audio.time_base)), source.label)
             if video is not None:
                 media._frames = FrameReader(source, file_format, limits, video.index, num_threads)
                 media._frames.index = FrameIndex(video_packets, video.time_base, source.label)
@@ -184,8 +189,8 @@ class Media:
 
     def _refuse_duration(self, duration: int):
         raise MediaTooLargeError(
-            f"{self.label}: it is {duration / 1e6:.0f} s long, the limit is {self.limits.max_duration:.0f} s; cut it, or "
-            "raise MediaLimits.max_duration."
+            f"{self.label}: it is {duration / 1e6:.0f} s long, the limit is {self.limits.max_duration:.0f} s; "
+            "cut it, or raise MediaLimits.max_duration."
         )
 
     # -- properties ---------------------------------------------------------------------------------------------------
@@ -251,7 +256,7 @@ class Media:
         Ascending times, also over successive calls, continue decoding where the last call ended.
 
         Args:
-            times: microseconds. A time from `sample_times` gives exactly that frame; any other the frame on screen then.
+            times: microseconds. A time from `sample_times` gives exactly that frame, any other the frame on screen.
             size: (height, width) to scale to, or None for the frames' own size.
             resample: "bilinear", "bicubic", "area", "lanczos" or "point".
 
@@ -262,7 +267,9 @@ class Media:
             self._index()
         height, width = (self.height, self.width) if size is None else (int(size[0]), int(size[1]))
         if min(height, width) < 1 or resample not in _RESAMPLES:
-            raise ValueError(f"size is {size} and resample {resample!r}; sides are at least 1 and resample is one of {_RESAMPLES}.")
+            raise ValueError(
+                f"size is {size} and resample {resample!r}; sides are at least 1 and resample is one of {_RESAMPLES}."
+            )
         self._check_bytes(len(times) * 3 * height * width, f"{len(times)} frames of {height} x {width}")
         out = torch.empty((len(times), 3, height, width), dtype=torch.uint8)
         if self._image is not None:
@@ -309,7 +316,9 @@ class Media:
         if self._closed:
             raise ValueError(f"{self.label}: this media is closed.")
         if self._sound is None:
-            raise NoAudioError(f"{self.label}: the file has no sound; check `has_audio`, or ask about the picture only.")
+            raise NoAudioError(
+                f"{self.label}: the file has no sound; check `has_audio`, or ask about the picture only."
+            )
         total = self._sound.num_samples(sampling_rate)
 
         def sample(time):
@@ -324,8 +333,8 @@ class Media:
     def _check_bytes(self, size: int, what: str):
         if size > self.limits.max_decoded_bytes:
             raise MediaTooLargeError(
-                f"{self.label}: {what} take {size} bytes, the limit is {self.limits.max_decoded_bytes}; ask for less at "
-                "once, or raise MediaLimits.max_decoded_bytes."
+                f"{self.label}: {what} take {size} bytes, the limit is {self.limits.max_decoded_bytes}; ask for "
+                "less at once, or raise MediaLimits.max_decoded_bytes."
             )
 
     # -- for subtitles ------------------------------------------------------------------------------------------------
@@ -352,8 +361,8 @@ class Media:
 
     def __repr__(self):
         return (
-            f"Media({self.label!r}, kind={self.kind!r}, duration={self.duration / 1e6:.3f} s, {self.width}x{self.height}, "
-            f"{self.num_frames} frames, video={self.video_codec}, audio={self.audio_codec})"
+            f"Media({self.label!r}, kind={self.kind!r}, duration={self.duration / 1e6:.3f} s, "
+            f"{self.width}x{self.height}, {self.num_frames} frames, {self.video_codec} + {self.audio_codec})"
         )
 
 
@@ -368,11 +377,11 @@ def _choose_stream(container, kind: str, choice: int | str | None, label: str):
     if choice is not None:
         if not isinstance(choice, int) or not 0 <= choice < len(streams):
             raise UnsupportedMediaError(
-                f"{label}: {kind} stream {choice!r} was asked for; the file has {len(streams)} of them, counted from 0."
+                f"{label}: {kind} stream {choice!r} was asked for; the file has {len(streams)}, counted from 0."
             )
         return streams[choice]
     if kind == "video":  # the cover of an album is no video
-        streams = [stream for stream in streams if "attached_pic" not in str(stream.disposition)]
+        streams = [stream for stream in streams if not stream.disposition.value & _ATTACHED_PICTURE]
     best = container.streams.best(kind)
     indices = [stream.index for stream in streams]
     if best is not None and best.index in indices:
@@ -386,7 +395,8 @@ def _codec_name(stream, kind: str, limits: MediaLimits, label: str) -> str:
     if context is None or not limits.allows(kind, name):
         other = "" if kind == "video" else ", or leave the sound out with audio_stream='none'"
         raise UnsupportedMediaError(
-            f"{label}: the {kind} codec is {name}, which is not read; convert it with `ffmpeg -i {label} converted.mp4`{other}."
+            f"{label}: the {kind} codec is {name}, which is not read; convert it with "
+            f"`ffmpeg -i {label} converted.mp4`{other}."
         )
     return name
 
@@ -400,7 +410,9 @@ def _check_video_header(stream, limits: MediaLimits, label: str):
             f"{limits.max_pixels} in all; scale the video down, or raise MediaLimits.max_side and max_pixels."
         )
     if width < 1 or height < 1:
-        raise CorruptMediaError(f"{label}: its header states frames of {width} x {height} pixels; fetch it again.")
+        raise CorruptMediaError(
+            f"{label}: its header states no usable frame size, or one beyond {limits.max_pixels} pixels."
+        )
 
 
 def _check_audio_header(stream, limits: MediaLimits, label: str):
@@ -408,8 +420,17 @@ def _check_audio_header(stream, limits: MediaLimits, label: str):
     rate = stream.codec_context.sample_rate
     if not limits.min_sample_rate <= rate <= limits.max_sample_rate:
         raise UnsupportedMediaError(
-            f"{label}: the sound's sample rate is {rate} Hz; {limits.min_sample_rate} to {limits.max_sample_rate} Hz are "
-            "read. Convert it, or leave the sound out with audio_stream='none'."
+            f"{label}: the sound's sample rate is {rate} Hz; {limits.min_sample_rate} to {limits.max_sample_rate} Hz "
+            "are read. Convert it, or leave the sound out with audio_stream='none'."
+        )
+
+
+def _check_flac_end(end: int, stated: int, label: str):
+    """FLAC states its number of samples but no size in bytes, so that only the last packet tells a cut."""
+    if end < stated - 250_000:
+        raise CorruptMediaError(
+            f"{label}: the file is cut short: it holds {end / 1e6:.2f} s of {stated / 1e6:.2f} s. Fetch it again, "
+            f"or keep what is there with `ffmpeg -i {label} repaired.flac`."
         )
 
 
@@ -465,8 +486,8 @@ def _open_image(source: MediaSource, file_format, limits: MediaLimits) -> np.nda
         width, height = image.size
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
             raise MediaTooLargeError(
-                f"{source.label}: an image of {width} x {height} passes the limit of {limits.max_side} pixels a side or "
-                f"{limits.max_pixels} in all; scale it down, or raise MediaLimits.max_side and max_pixels."
+                f"{source.label}: an image of {width} x {height} passes the limit of {limits.max_side} pixels a side "
+                f"or {limits.max_pixels} in all; scale it down, or raise MediaLimits.max_side and max_pixels."
             )
         if getattr(image, "n_frames", 1) > 1:
             if file_format.pillow == "GIF":

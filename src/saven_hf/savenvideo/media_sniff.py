@@ -158,7 +158,7 @@ class SourceView(io.RawIOBase):
 
 
 def _open_regular_file(path: str):
-    # a scheme has two letters or more, so that "C:\clip.mp4" stays a path; "http:/host" is what pathlib leaves of a URL
+    # a scheme has two letters or more, so that "C:\clip.mp4" stays a path; pathlib makes "http:/host" of a URL
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path)
     if scheme and not os.path.exists(path):
         raise UnsupportedMediaError(f"{path}: URLs are not opened; download the file and pass its local path.")
@@ -186,7 +186,12 @@ def _open_regular_file(path: str):
 
 
 MP4, MATROSKA, AVI = FileFormat("MP4/MOV", "mov"), FileFormat("Matroska/WebM", "matroska"), FileFormat("AVI", "avi")
-WAV, MP3, ADTS, FLAC = FileFormat("WAV", "wav"), FileFormat("MP3", "mp3"), FileFormat("AAC", "aac"), FileFormat("FLAC", "flac")
+WAV, MP3, ADTS, FLAC = (
+    FileFormat("WAV", "wav"),
+    FileFormat("MP3", "mp3"),
+    FileFormat("AAC", "aac"),
+    FileFormat("FLAC", "flac"),
+)
 GIF_ANIMATION = FileFormat("animated GIF", "gif")
 _PREFIXES = (
     (b"\x1aE\xdf\xa3", MATROSKA),
@@ -293,7 +298,13 @@ def check_whole(source: MediaSource, file_format: FileFormat):
     Decoders answer a cut file by silently returning less (half of the sound, say). Containers that state no size
     (MPEG-TS, Ogg, AAC) pass.
     """
-    checks = {"mov": _stated_mp4, "matroska": _stated_matroska, "avi": _stated_riff, "wav": _stated_riff, "mp3": _stated_mp3}
+    checks = {
+        "mov": _stated_mp4,
+        "matroska": _stated_matroska,
+        "avi": _stated_riff,
+        "wav": _stated_riff,
+        "mp3": _stated_mp3,
+    }
     stated = checks.get(file_format.demuxer, lambda source: None)(source)
     if stated is not None and stated > source.size:
         raise CorruptMediaError(
@@ -373,8 +384,10 @@ def import_av():
         import av
     except ImportError:
         raise MediaBackendError(
-            "Reading video and sound needs PyAV, which is not installed: pip install av  (it brings its own FFmpeg)."
+            "Reading video and sound needs PyAV, which is not installed: pip install 'av>=15' (it brings its own FFmpeg)."
         ) from None
+    if int(av.__version__.split(".")[0]) < 15:  # frame rotation, codecs' canonical names and dispositions as used here
+        raise MediaBackendError(f"PyAV {av.__version__} is too old to read media, 15 is needed: pip install 'av>=15'.")
     return av
 
 

@@ -27,6 +27,8 @@ INSTANT_MARGIN_US = 1_000_000
 _EXACT_SKIP = ("h264", "mpeg2video")
 _BACKWARD_JUMP_US = 1_000_000
 _NO_PTS = -(2**63)
+# A key frame this few packets ahead is reached by reading on; seeking there would cost more.
+_NEAR_PACKETS = 16
 
 
 def to_microseconds(timestamps, time_base: Fraction):
@@ -36,7 +38,7 @@ def to_microseconds(timestamps, time_base: Fraction):
 
 
 def microsecond_scale(time_base: Fraction) -> tuple[int, int]:
-    """Microseconds per unit of `time_base` as (numerator, denominator); reduced, so that int64 products do not overflow."""
+    """Microseconds per unit of `time_base` as (numerator, denominator), reduced so that int64 suffices."""
     scale = Fraction(time_base) * 1_000_000
     return scale.numerator, scale.denominator
 
@@ -146,7 +148,7 @@ def choose_frames(
 
     `uniform` takes the frame shown at the middle of each of `num_frames` equal bins of time (paper 4.1.1), `fps` one
     frame per 1 / fps seconds, `keyframe` the key frame nearest to each uniform (or fps) target, `query` half of its
-    frames inside `spans`. Where `max_frames` is less than what fps asks for, the frames are spread over the whole video.
+    frames inside `spans`. Where fps asks for more than `max_frames`, the frames are spread over the whole video.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling is {sampling!r}; it must be one of {', '.join(SAMPLINGS)}.")
@@ -193,7 +195,9 @@ def _bin_middles(spans, count: int) -> np.ndarray:
     starts = np.array([start for start, _ in spans], dtype=np.int64)
     lengths = np.array([end - start for start, end in spans], dtype=np.int64)
     ends = np.cumsum(lengths)
-    middles = np.array([(2 * i + 1) * int(ends[-1]) // (2 * count) for i in range(min(count, int(ends[-1])))], dtype=np.int64)
+    middles = np.array(
+        [(2 * i + 1) * int(ends[-1]) // (2 * count) for i in range(min(count, int(ends[-1])))], dtype=np.int64
+    )
     span = np.searchsorted(ends, middles, side="right")
     return starts[span] + middles - (ends - lengths)[span]
 
@@ -260,9 +264,9 @@ class FrameReader:
         starts = [self.index.start_position(frame) for frame in wanted]
         wanted_pts = {int(self.index.pts[frame]) for frame in wanted}
         for i, frame in enumerate(wanted):
-            # when the next wanted frame begins another group, the decoder is drained rather than fed on
-            last_of_group = i + 1 < len(wanted) and starts[i + 1] > self.index.positions[frame]
-            yield self._frame(frame, starts[i], wanted_pts, last_of_group)
+            # before a jump to another group the decoder is drained rather than fed on
+            leaving = i + 1 < len(wanted) and starts[i + 1] > self.index.positions[frame] + _NEAR_PACKETS
+            yield self._frame(frame, starts[i], wanted_pts, leaving)
 
     def _frame(self, frame: int, start: int, wanted_pts: set, drain: bool):
         label = self._arguments[0].label
@@ -289,10 +293,12 @@ class FrameReader:
             self._ready = {key: value for key, value in self._ready.items() if key >= pts}
             if pts in self._ready:
                 return self._ready[pts]
-        stale = position <= self._fed and (position in self._skipped or pts <= self._shown) if self._container else True
-        if stale or self._drained or start > self._fed:
+        stale = (
+            position <= self._fed and (position in self._skipped or pts <= self._shown) if self._container else True
+        )
+        if stale or self._drained or start > self._fed + _NEAR_PACKETS:
             self._seek(start)
-        label, context = self._arguments[0].label, self._stream.codec_context
+        label, context, last_wanted = self._arguments[0].label, self._stream.codec_context, max(wanted_pts)
         while pts not in self._ready and self._shown <= pts and not self._drained:
             if drain and self._fed >= position:
                 decoded = self._guarded_decode(None)
@@ -309,7 +315,8 @@ class FrameReader:
                 else:
                     self._fed += 1
                     if self._can_skip:
-                        needed = packet.pts is None or packet.pts in wanted_pts
+                        # (packets beyond the last wanted frame are a few, and a following call may want theirs)
+                        needed = packet.pts is None or packet.pts in wanted_pts or packet.pts > last_wanted
                         context.skip_frame = "DEFAULT" if needed else "NONREF"
                         if not needed:
                             self._skipped.add(self._fed)
@@ -363,13 +370,18 @@ class FrameReader:
                 return
         label = self._arguments[0].label
         raise CorruptMediaError(
-            f"{label}: a part of the video cannot be found again; repair it with `ffmpeg -i {label} -c copy repaired.mkv`."
+            f"{label}: a part of the video cannot be found again; repair the file with "
+            f"`ffmpeg -i {label} -c copy repaired.mkv`."
         )
 
     def _land(self, landing: int | None, start: int) -> bool:
         self._ready, self._skipped, self._drained, self._errors = {}, set(), False, 0
         self._shown, self._fed = _NO_PTS, start - 1
-        label, target_pts, target_dts = self._arguments[0].label, self.index.packet_pts[start], self.index.packet_dts[start]
+        label, target_pts, target_dts = (
+            self._arguments[0].label,
+            self.index.packet_pts[start],
+            self.index.packet_dts[start],
+        )
         if landing is None:
             self._open()
         else:

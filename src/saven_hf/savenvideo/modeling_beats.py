@@ -158,10 +158,11 @@ class SAVEnVideoBeatsRelativePositionBias(nn.Module):
         buckets = torch.where(magnitude < num_exact, magnitude, logarithmic)
         return buckets + (distances > 0).long() * per_direction
 
-    def forward(self, num_tokens: int) -> torch.Tensor:
-        """Bias of every (query, key) pair: `(1, heads, num_tokens, num_tokens)`."""
-        positions = torch.arange(num_tokens, device=self.embedding.weight.device)
-        distances = torch.arange(1 - num_tokens, num_tokens, device=positions.device)
+    def forward(self, num_tokens: int, device: torch.device | None = None) -> torch.Tensor:
+        """Bias of every (query, key) pair, computed on `device`: `(1, heads, num_tokens, num_tokens)`."""
+        # Not asked of the weight, which is nowhere while it is offloaded.
+        positions = torch.arange(num_tokens, device=device)
+        distances = torch.arange(1 - num_tokens, num_tokens, device=device)
         # The bias depends on the distance alone: look 2n - 1 distances up, not n * n.
         bias = self.embedding(self.buckets(distances)).transpose(0, 1)
         return bias[:, positions[None, :] - positions[:, None] + num_tokens - 1].unsqueeze(0)
@@ -312,7 +313,7 @@ class SAVEnVideoBeatsEncoder(nn.Module):
 
         position_bias = None
         if self.relative_attention_bias is not None:
-            position_bias = self.relative_attention_bias(hidden_states.shape[1])
+            position_bias = self.relative_attention_bias(hidden_states.shape[1], hidden_states.device)
         for layer in self.layers:
             if self.training and self.layerdrop > 0 and torch.rand(()) < self.layerdrop:
                 continue

@@ -771,6 +771,8 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             audio = SAVEnVideoBeatsModel.from_pretrained(audio, dtype=dtype)
         if not isinstance(text, nn.Module):
             text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
+        if getattr(text.get_output_embeddings(), "bias", None) is not None:
+            raise ValueError(f"The head of {type(text).__name__} has a bias, which this model's head does not.")
         if text.get_input_embeddings().num_embeddings < len(tokenizer):
             text.resize_token_embeddings(len(tokenizer))
 
@@ -787,7 +789,10 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         for module in (inner.temporal_projection, inner.resampler):
             module.to_empty(device="cpu")
             module.apply(model._init_weights)
-        model.to(dtype)
+        # Parameters only: rotary frequencies are buffers, and worth little in half precision.
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
         model.tie_weights()
         model.generation_config = text.generation_config
         # A sampled placeholder would ask for a medium that is not there.

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from .clips import Clip, list_audio, list_images, named, num_per_sample, open_image, open_sound
 from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from .layout import NO_TIME, TokenLayout, audio_column_times
-from .times import format_time, parse_spans, parse_times
+from .subtitles import Subtitle, format_subtitles
+from .times import parse_spans, parse_times
 from .video_processing_savenvideo import SAVEnVideoVideoProcessor, SAVEnVideoVideoProcessorKwargs
 
 
@@ -87,14 +88,13 @@ def user_turns(text: str) -> list[str]:
     return [match[2] for match in _TURN.finditer(text) if match[1].strip() == "user"]
 
 
-def subtitle_message(subtitles: Iterable[Any], heading: str = "Subtitles of the video:") -> dict[str, str]:
+def subtitle_message(subtitles: Sequence[Subtitle], heading: str = "Subtitles of the video:") -> dict[str, str]:
     """Timed text as a system turn, whose times are never taken for those of a question.
 
     Args:
-        subtitles: objects with `start` and `end` in microseconds and `text`.
+        subtitles: of `read_subtitles` or `embedded_subtitles`.
     """
-    lines = [f"[{format_time(line.start)} - {format_time(line.end)}] {line.text}" for line in subtitles]
-    return {"role": "system", "content": "\n".join([heading, *lines])}
+    return {"role": "system", "content": f"{heading}\n{format_subtitles(subtitles)}"}
 
 
 class SAVEnVideoProcessor(ProcessorMixin):

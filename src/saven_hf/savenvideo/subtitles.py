@@ -25,7 +25,7 @@ _TIMING = re.compile(r"(?m)^\s*(?:\d+:)?\d{1,2}:\d{1,2}[,.:]\d+\s*-->")
 
 @dataclass(frozen=True)
 class Subtitle:
-    """One piece of timed text: shown from `start` to `end` (microseconds), without markup, lines joined by newlines."""
+    """One piece of timed text, shown from `start` to `end` (microseconds), without markup."""
 
     start: int
     end: int
@@ -43,7 +43,8 @@ def read_subtitles(source, limits: MediaLimits | None = None) -> list[Subtitle]:
     try:
         if media_source.size > MAX_SUBTITLE_BYTES:
             raise UnsupportedMediaError(
-                f"{media_source.label}: {media_source.size} bytes are too many for subtitles; the limit is {MAX_SUBTITLE_BYTES}."
+                f"{media_source.label}: {media_source.size} bytes are too many for subtitles; the limit "
+                f"is {MAX_SUBTITLE_BYTES}."
             )
         text = _decode_text(media_source.read_at(0, media_source.size))
         label = media_source.label
@@ -89,13 +90,15 @@ def embedded_subtitles(media, stream: int = 0, limits: MediaLimits | None = None
         streams = container.streams.subtitles
         if not 0 <= stream < len(streams):
             raise NoSubtitlesError(
-                f"{label}: subtitle stream {stream} was asked for, the file has {len(streams)}; pass a subtitle file instead."
+                f"{label}: subtitle stream {stream} was asked for, the file has {len(streams)}; pass a subtitle "
+                "file instead."
             )
         chosen = streams[stream]
         codec = "unknown" if chosen.codec_context is None else chosen.codec_context.codec.canonical_name
         if not media.limits.allows("subtitle", codec):
             raise NoSubtitlesError(
-                f"{label}: its subtitles ({codec}) are pictures or of an unknown kind, not text; pass a .srt file instead."
+                f"{label}: its subtitles ({codec}) are pictures or of an unknown kind, not text; pass a .srt "
+                "file instead."
             )
         return _decode_stream(container, chosen, label, media.clock_offset)
     finally:
@@ -135,17 +138,17 @@ def _decode_stream(container, stream, label: str, clock_offset: int) -> list[Sub
                 continue
             start = int(to_microseconds(packet.pts, stream.time_base))
             end = start + int(to_microseconds(packet.duration or 0, stream.time_base))
-            texts = [_plain(piece.dialogue) for piece in packet.decode() if hasattr(piece, "dialogue")]
+            texts = [_plain(piece.ass) for piece in packet.decode() if hasattr(piece, "ass")]
             text = "\n".join(text for text in texts if text)
             if text:
                 subtitles.append(Subtitle(start - clock_offset, end - clock_offset, text))
     return sorted(subtitles, key=lambda subtitle: (subtitle.start, subtitle.end))
 
 
-def _plain(dialogue: bytes) -> str:
-    """Text without markup: style overrides, tags, hard spaces and hard line breaks."""
-    text = dialogue.decode("utf-8", errors="replace")
+def _plain(event: bytes) -> str:
+    """The text of an ASS event without markup: style overrides, tags, hard spaces and hard line breaks."""
+    # eight fields stand before the text; (PyAV's own `dialogue` fails on other than ASCII before 17)
+    text = event.decode("utf-8", errors="replace").split(",", 8)[-1]
     text = text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")
     text = _TAGS.sub("", _OVERRIDES.sub("", text))
     return "\n".join(line for line in (line.strip() for line in text.splitlines()) if line)
-

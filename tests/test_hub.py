@@ -1,0 +1,134 @@
+"""Model folders: the embedded ones, loading, and assembling a model from published parts."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+import saven_hf
+from saven_hf.demo import render
+from saven_hf.hub import config_folder, init_7b, load
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def build_configs():
+    spec = importlib.util.spec_from_file_location("build_configs", ROOT / "hub_configs" / "build_configs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Folders of a vision tower, an audio tower and a language model, as their makers publish them, but tiny."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    vision = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
+    SiglipVisionModel(vision).save_pretrained(folder / "vision")
+    audio = saven_hf.SAVEnVideoBeatsConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        patch_embed_dim=8,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        num_buckets=16,
+        max_bucket_distance=32,
+    )
+    saven_hf.SAVEnVideoBeatsModel(audio).save_pretrained(folder / "audio")
+    saven_hf.SAVEnVideoBeatsFeatureExtractor().save_pretrained(folder / "audio")
+    tokenizer = build_configs().byte_tokenizer()
+    tokenizer.save_pretrained(folder / "text")
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    Qwen2ForCausalLM(text).save_pretrained(folder / "text")
+    return folder
+
+
+def test_model_folders_are_what_the_script_writes(tmp_path):
+    build_configs().write_all(tmp_path)
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert written
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (ROOT / "hub_configs" / path).read_bytes(), path
+
+
+def test_init_7b_takes_the_parts_over_and_answers(parts, tmp_path):
+    output = init_7b(
+        tmp_path / "model", vision=parts / "vision", audio=parts / "audio", text=parts / "text", dtype=torch.float32
+    )
+    model, processor = load(output)
+    taken = load_file(parts / "text" / "model.safetensors")
+    rows = len(taken["model.embed_tokens.weight"])
+    assert torch.equal(model.get_input_embeddings().weight[:rows], taken["model.embed_tokens.weight"])
+    audio = load_file(parts / "audio" / "model.safetensors")
+    for name, tensor in model.model.audio_tower.state_dict().items():
+        assert torch.equal(tensor, audio[name]), name
+    # The connector of the 7B, whatever the parts.
+    assert model.config.queries_per_window == 64
+    assert processor.layout == model.model.layout.to_dict()
+
+    render(tmp_path / "clip.mp4")
+    answer = saven_hf.ask(tmp_path / "clip.mp4", "What is this?", (model, processor), num_frames=2)
+    assert len(answer) == 1 and answer[0].question == "What is this?"
+
+
+def test_init_7b_overwrites_nothing(parts, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="already holds a model"):
+        init_7b(tmp_path, vision=parts / "vision", audio=parts / "audio", text=parts / "text")
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_init_7b_names_the_part_that_is_no_model(parts, tmp_path):
+    with pytest.raises(saven_hf.ModelNotFoundError, match="audio component"):
+        init_7b(tmp_path / "model", vision=parts / "vision", audio=tmp_path, text=parts / "text")
+    assert not (tmp_path / "model").exists()
+
+
+def test_load_refuses_another_kind_of_model(parts):
+    with pytest.raises(saven_hf.ModelNotFoundError, match="'qwen2'"):
+        load(parts / "text")
+
+
+@pytest.mark.parametrize("name", ["nowhere/at/all", "/no/such/folder"])
+def test_load_says_that_a_folder_is_missing(name):
+    with pytest.raises(saven_hf.ModelNotFoundError, match="no such directory"):
+        load(name)
+
+
+def test_load_without_weights_is_repeatable_and_says_so(caplog):
+    state = torch.random.get_rng_state()
+    first, _ = load()
+    second, _ = load()
+    assert "holds no weights" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_7b_is_the_papers():
+    config = saven_hf.SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b"))
+    assert (config.vision_config.image_size, config.patches_per_frame) == (384, 729)
+    assert (config.audio_config.num_hidden_layers, config.audio_config.hidden_size) == (12, 768)
+    assert (config.text_config.num_hidden_layers, config.text_config.hidden_size) == (28, 3584)
+    processing = saven_hf.SAVEnVideoVideoProcessor.from_pretrained(config_folder("savenvideo-7b"))
+    assert (processing.num_frames, processing.sampling) == (16, "uniform")

@@ -1,0 +1,42 @@
+"""`plan` against what really happens."""
+
+import pytest
+
+import saven_hf
+from media_factory import image_file, late_audio, silent_video, sound_file
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return saven_hf.load()
+
+
+@pytest.mark.parametrize("make", [late_audio, silent_video, lambda folder: sound_file(folder, ".mp3")])
+@pytest.mark.parametrize("sampling", [{}, {"sampling": "fps", "fps": 4.0}])
+def test_plan_counts_what_the_model_is_fed(make, sampling, loaded, tmp_path):
+    path = make(tmp_path).path
+    session = saven_hf.VideoSession(path, *loaded, **sampling)
+    session.ask("What is this?", max_new_tokens=1)
+    plan = saven_hf.plan(path, **sampling)
+    assert plan.tokens == session.fed.tokens
+    assert plan.frames == session.fed.frames
+    # Sound is heard in whole patches of 160 ms.
+    assert plan.audio_seconds == pytest.approx(session.fed.audio_seconds, abs=0.17)
+
+
+def test_plan_knows_the_size_of_an_encoded_video(loaded, tmp_path):
+    path = late_audio(tmp_path).path
+    model, processor = loaded
+    memory = model.encode_video(path, processor)
+    assert saven_hf.plan(path).memory_bytes == pytest.approx(memory.nbytes, rel=0.1)
+
+
+def test_plan_of_an_image(tmp_path):
+    plan = saven_hf.plan(image_file(tmp_path, ".png"))
+    assert (plan.frames, plan.windows, plan.audio_seconds) == (1, 1, 0.0)
+
+
+def test_longer_sound_costs_more_and_working_memory_stays(tmp_path):
+    short, long = (saven_hf.plan(sound_file(tmp_path, ".wav", seconds).path) for seconds in (30.0, 300.0))
+    assert long.tokens > 8 * short.tokens
+    assert long.encode_bytes <= 1.1 * short.encode_bytes
