@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10: pytest itself brings tomli there

@@ -22,6 +22,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Sums of the source distributions, by version: a version that is not listed is refused.
@@ -146,13 +147,12 @@ def download_sdist(version: str, folder: Path) -> Path:
     archive = folder / f"transformers-{version}.tar.gz"
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
-        # pip runs setup.py to read the metadata: without isolation it uses the setuptools that is installed here.
-        command += ["--no-build-isolation", "--dest", str(folder), f"transformers=={version}"]
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-binary", "transformers"]
+        command += ["--dest", str(folder), f"transformers=={version}"]
         if subprocess.run(command).returncode != 0:
             raise SystemExit(
-                "pip could not download the source distribution of transformers (it needs the network, and setuptools"
-                f" and wheel in this environment). You can also put it at {archive} by hand."
+                "pip could not download the source distribution of transformers: it needs the network. You can also"
+                f" put it at {archive} by hand."
             )
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SDIST_SHA256[version]:

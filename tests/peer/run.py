@@ -10,6 +10,7 @@ pipeline test are taken (the source distribution lacks them).
 """
 
 import argparse
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from fetch_transformers_tests import REPOSITORY, lay_out
 
+
 HERE = Path(__file__).resolve().parent
 MODES = ("plain", "torchvision")
 
-# torchvision for torch 2.13, and librosa with what it imports: several audio tests only run where it is installed.
+TORCH_OF_TORCHVISION = "2.13"
+
+# torchvision, and librosa with what it imports: several audio tests only run where it is installed.
 EXTRA_PACKAGES = (
     "torchvision==0.28.0",
     "librosa==0.11.0",
@@ -43,6 +47,12 @@ def install_extras(folder: Path) -> None:
 
     Without dependencies: everything else they need is in the environment, which must not be shadowed.
     """
+    torch = importlib.metadata.version("torch")
+    if not torch.startswith(f"{TORCH_OF_TORCHVISION}."):
+        raise SystemExit(
+            f"torchvision 0.28 goes with torch {TORCH_OF_TORCHVISION}, but torch {torch} is installed: install"
+            f" {TORCH_OF_TORCHVISION}, or change EXTRA_PACKAGES, or run `--mode plain`."
+        )
     marker = folder / "installed.txt"
     wanted = "\n".join(EXTRA_PACKAGES)
     if marker.exists() and marker.read_text() == wanted:
@@ -66,7 +76,6 @@ def run(mode: str, root: Path, extras: Path, pytest_arguments: list[str]) -> int
     )
     paths = [str(REPOSITORY / "src"), environment.get("PYTHONPATH", "")]
     if mode == "torchvision":
-        # After the environment's own packages would be better, but PYTHONPATH can only come before them.
         paths.insert(1, str(extras))
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     command = [sys.executable, "-m", "pytest", "-c", str(HERE / "pytest.ini"), "--rootdir", str(HERE), "-q"]

@@ -5,7 +5,7 @@ import unittest
 
 import numpy as np
 from tests.test_sequence_feature_extraction_common import SequenceFeatureExtractionTestMixin
-from tiny import AUDIO_PATCH, MEL_BINS
+from tiny_setup import AUDIO_PATCH, MEL_BINS
 
 from saven_hf.savenvideo.feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 

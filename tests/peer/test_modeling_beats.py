@@ -7,11 +7,12 @@ import tests.test_modeling_common as common
 import torch
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
-from tiny import AUDIO_PATCH, MEL_BINS, beats_config, random_frames, teach_names
+from tiny_setup import AUDIO_PATCH, MEL_BINS, beats_config, random_frames, teach_names
 from torch import nn
 
 from saven_hf.savenvideo.configuration_beats import SAVEnVideoBeatsConfig
 from saven_hf.savenvideo.modeling_beats import SAVEnVideoBeatsModel
+
 
 teach_names(common)
 

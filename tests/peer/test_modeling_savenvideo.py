@@ -1,4 +1,4 @@
-"""transformers' model, generation and pipeline suites on SAVEnVideoModel and SAVEnVideoForConditionalGeneration."""
+"""transformers' model and generation suites on SAVEnVideoModel and SAVEnVideoForConditionalGeneration."""
 
 import unittest
 
@@ -8,11 +8,12 @@ import torch
 from tests.generation.test_utils import GenerationTesterMixin
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
-from tiny import AUDIO_PATCH, IMAGE_SIZE, VOCABULARY_SIZE, random_frames, savenvideo_config, teach_names
+from tiny_setup import AUDIO_PATCH, IMAGE_SIZE, VOCABULARY_SIZE, random_frames, savenvideo_config, teach_names
 
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
 from saven_hf.savenvideo.layout import TokenLayout, audio_column_times
 from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
+
 
 teach_names(common, generation)
 
@@ -35,7 +36,14 @@ def with_use_cache(config):
     return config
 
 
-VIDEO_INPUTS = ("pixel_values_videos", "frame_times", "frame_mask", "query_times", "query_times_mask", "video_durations")
+VIDEO_INPUTS = (
+    "pixel_values_videos",
+    "frame_times",
+    "frame_mask",
+    "query_times",
+    "query_times_mask",
+    "video_durations",
+)
 AUDIO_INPUTS = ("input_features", "input_features_mask", "audio_times")
 
 
@@ -115,7 +123,7 @@ class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.Test
         self.config_tester.run_common_tests()
 
     def check_training_gradient_checkpointing(self, gradient_checkpointing_kwargs=None):
-        # The suite watches the first checkpointed layer it finds, which is in a tower: frozen, it would never recompute.
+        # The suite watches the first checkpointed layer, which is in a tower: frozen, it would never recompute.
         self.model_tester.freeze_towers = False
         super().check_training_gradient_checkpointing(gradient_checkpointing_kwargs)
 

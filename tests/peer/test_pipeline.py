@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tests.pipelines.test_pipelines_any_to_any as any_to_any
 import tests.test_pipeline_mixin as common
-import tiny
+import tiny_setup
 import transformers
 from tests.test_pipeline_mixin import PipelineTesterMixin
 from transformers.utils import is_torchvision_available
@@ -15,7 +15,10 @@ from transformers.utils import is_torchvision_available
 from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from saven_hf.savenvideo.processing_savenvideo import SAVEnVideoProcessor
 
-tiny.teach_names(common)
+
+tiny_setup.teach_names(common)
+
+NO_TORCHVISION = "AnyToAnyPipeline does not start without torchvision"
 
 
 class SAVEnVideoPipelineTest(PipelineTesterMixin, unittest.TestCase):
@@ -27,8 +30,8 @@ class SAVEnVideoPipelineTest(PipelineTesterMixin, unittest.TestCase):
         cls.hub = tempfile.TemporaryDirectory()
         name = SAVEnVideoForConditionalGeneration.__name__
         folder = Path(cls.hub.name) / "savenvideo" / name
-        processor = tiny.processor()
-        model = SAVEnVideoForConditionalGeneration(tiny.savenvideo_config_for(processor.tokenizer))
+        processor = tiny_setup.processor()
+        model = SAVEnVideoForConditionalGeneration(tiny_setup.savenvideo_config_for(processor.tokenizer))
         cls.folder = folder
         # Batches are drawn from all examples, and pipelines cannot batch videos with sounds (they have other tensors).
         get_test_pipeline = any_to_any.AnyToAnyPipelineTests.get_test_pipeline
@@ -52,7 +55,7 @@ class SAVEnVideoPipelineTest(PipelineTesterMixin, unittest.TestCase):
 
     def run_task_tests(self, task, dtype="float32"):
         if task in self.pipeline_model_mapping and not is_torchvision_available():
-            self.skipTest("transformers' AnyToAnyPipeline does not start without torchvision")
+            self.skipTest(NO_TORCHVISION)
         # The suite's chat is written for pipelines without a template (blocks of a type "videos", answers as strings):
         # the processor gets none here, and `test_chat` has chats as they should be.
         load = SAVEnVideoProcessor.from_pretrained
@@ -67,7 +70,7 @@ class SAVEnVideoPipelineTest(PipelineTesterMixin, unittest.TestCase):
         with unittest.mock.patch.object(SAVEnVideoProcessor, "from_pretrained", load_for_suite):
             super().run_task_tests(task, dtype)
 
-    @unittest.skipUnless(is_torchvision_available(), "transformers' AnyToAnyPipeline does not start without torchvision")
+    @unittest.skipUnless(is_torchvision_available(), NO_TORCHVISION)
     def test_chat(self):
         pipe = transformers.pipeline(
             "any-to-any",

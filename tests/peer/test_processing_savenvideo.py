@@ -4,7 +4,7 @@ import unittest
 import unittest.mock
 
 from tests.test_processing_common import ProcessorTesterMixin
-from tiny import feature_extractor, tokenizer, video_processor, layout
+from tiny_setup import feature_extractor, layout, tokenizer, video_processor
 
 from saven_hf.savenvideo.processing_savenvideo import SAVEnVideoProcessor
 

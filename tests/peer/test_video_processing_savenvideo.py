@@ -8,6 +8,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from saven_hf.savenvideo.video_processing_savenvideo import SAVEnVideoVideoProcessor
 
+
 # `transformers.AutoVideoProcessor` is a dummy where torchvision is absent; this is the class itself.
 common.AutoVideoProcessor = AutoVideoProcessor
 

@@ -8,6 +8,7 @@ operators that nobody declared. Declaring the two of them first is enough for ev
 
 import torch
 
+
 _declared: list[torch.library.Library] = []  # a torch Library undoes its definitions when it is collected
 
 

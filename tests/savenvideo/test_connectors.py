@@ -204,9 +204,8 @@ class TestLiteralMode:
             positions.extend(placed)
         anchors = tlp(torch.tensor([DURATION * (2 * index + 1) // 8 for index in range(4)]), duration)
         queries = (resampler.queries.double() + anchors.double()).tolist()
-        query_positions = [
-            add(sinusoid(index, 24), learned) for index, learned in enumerate(resampler.query_position.double().tolist())
-        ]
+        learned = resampler.query_position.double().tolist()
+        query_positions = [add(sinusoid(index, 24), row) for index, row in enumerate(learned)]
         for _ in range(2):
             placed_queries = [add(query, place) for query, place in zip(queries, query_positions, strict=True)]
             placed_keys = [add(key, place) for key, place in zip(keys, positions, strict=True)]
@@ -228,9 +227,7 @@ class TestKeys:
         frames, columns = torch.tensor([2, 0, 1]), torch.tensor([3, 1, 0, 2])
         moved = (picture[frames], frame_times[frames], sound[columns], column_times[columns])
         stored = connect(model, *moved, question=[1_000_000, 2_000_000])
-        listed = connect(
-            model, *sample(), question=[1_000_000, 2_000_000], order=(frames.tolist(), columns.tolist())
-        )
+        listed = connect(model, *sample(), question=[1_000_000, 2_000_000], order=(frames.tolist(), columns.tolist()))
         for after in (stored, listed):
             assert gap(before.window_tokens[0], after.window_tokens[0]) < 1e-5
             assert gap(before.question_tokens[0], after.question_tokens[0]) < 1e-5
@@ -278,9 +275,7 @@ class TestKeys:
         """Twice the picture tokens (same content, same times) leave everything as it was."""
         picture, frame_times, sound, column_times = sample()
         twice = (picture.repeat(2, 1, 1), frame_times.repeat(2), sound, column_times)
-        balanced, plain = (
-            shaken_model(balance_modalities=balance, time_fusion="add") for balance in (True, False)
-        )
+        balanced, plain = (shaken_model(balance_modalities=balance, time_fusion="add") for balance in (True, False))
         question = [1_000_000]
         for read in (lambda out: out.window_tokens[0], lambda out: out.question_tokens[0]):
             before = read(connect(balanced, picture, frame_times, sound, column_times, question))

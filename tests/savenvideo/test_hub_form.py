@@ -49,7 +49,8 @@ class TestRoundTrip:
         loaded, info = SAVEnVideoForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
         assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         assert loaded.dtype == dtype and same_weights(model, loaded)
-        for left, right in zip(logits_of(model, batch(model)), logits_of(realigned(loaded), batch(model)), strict=True):
+        inputs = batch(model)
+        for left, right in zip(logits_of(model, inputs), logits_of(realigned(loaded), inputs), strict=True):
             assert torch.equal(left, right)
 
     @pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}, "auto"])
@@ -107,9 +108,9 @@ class TestDispatch:
         model = tiny_model(**KINDS[kind])
         model.save_pretrained(tmp_path / "model")
         names = ("vision_tower", "audio_tower", "temporal_projection", "resampler", "language_model")
-        places = {
-            f"model.{name}": "disk" if offloaded in (name, "all") else "cpu" for name in names
-        } | {"lm_head": "cpu"}
+        places = {f"model.{name}": "disk" if offloaded in (name, "all") else "cpu" for name in names} | {
+            "lm_head": "cpu"
+        }
         loaded = SAVEnVideoForConditionalGeneration.from_pretrained(
             tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload"
         )

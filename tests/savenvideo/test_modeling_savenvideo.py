@@ -105,9 +105,7 @@ class TestBatches:
         holes = {name: value.clone() for name, value in whole.items()}
         holes["frame_mask"][0, 1] = False
         keep = [0, 2, 3]
-        without = {
-            name: value[:, keep] if name != "video_durations" else value for name, value in whole.items()
-        }
+        without = {name: value[:, keep] if name != "video_durations" else value for name, value in whole.items()}
         found = [model.get_video_features(**medium).pooler_output[0] for medium in (holes, without)]
         assert gap(*found) < 1e-5
 

@@ -118,8 +118,9 @@ class TokenLayout:
         """Assign every frame and every audio column of one medium to the window that holds its time.
 
         Windows are equal parts of `[0, duration)`; the outer ones reach out to what lies beyond (a container may
-        understate its length, sound may start a little early). Windows that hold neither frame nor sound are left out: they would cost tokens and say
-        nothing. A medium with an undated frame or column is one window, cut by rank where `window_frames` asks.
+        understate its length, sound may start a little early). Windows that hold neither frame nor sound are left out:
+        they would cost tokens and say nothing. A medium with an undated frame or column is one window, cut by rank
+        where `window_frames` asks.
 
         Args:
             frame_times: times of the valid frames, in microseconds, or `NO_TIME`.

@@ -384,7 +384,7 @@ def import_av():
         import av
     except ImportError:
         raise MediaBackendError(
-            "Reading video and sound needs PyAV, which is not installed: pip install 'av>=15' (it brings its own FFmpeg)."
+            "Reading video and sound needs PyAV, which is not installed: pip install 'av>=15' (FFmpeg comes with it)."
         ) from None
     if int(av.__version__.split(".")[0]) < 15:  # frame rotation, codecs' canonical names and dispositions as used here
         raise MediaBackendError(f"PyAV {av.__version__} is too old to read media, 15 is needed: pip install 'av>=15'.")

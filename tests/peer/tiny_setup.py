@@ -11,6 +11,7 @@ from saven_hf.savenvideo.layout import TokenLayout
 from saven_hf.savenvideo.processing_savenvideo import SAVEnVideoProcessor
 from saven_hf.savenvideo.video_processing_savenvideo import SAVEnVideoVideoProcessor
 
+
 VOCABULARY_SIZE = 99
 IMAGE_SIZE, IMAGE_PATCH = 16, 8
 MEL_BINS, AUDIO_PATCH = 32, 16

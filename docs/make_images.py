@@ -1,0 +1,34 @@
+"""Makes the pictures of README and docs from what the commands really print: `python docs/make_images.py`.
+
+Needs `rich`, which the development environment has.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def picture_of(words: list[str], path: Path) -> None:
+    """Run a command of ours and draw its output as a terminal."""
+    output = subprocess.run(
+        [sys.executable, "-m", "saven_hf.cli", *words[1:]], capture_output=True, text=True, check=True
+    ).stdout
+    console = Console(record=True, width=100, file=open("/dev/null", "w"))
+    console.print(Text(f"$ {' '.join(words)}", style="bold"))
+    console.print(Text(output))
+    # A picture that loads nothing: the reader's own monospaced font instead of one from elsewhere.
+    svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=words[0]), flags=re.DOTALL)
+    path.write_text(svg.replace("Fira Code, ", "").replace('"https://www.textualize.io"', '"rich"'), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    picture_of(["saven", "demo", "--out", "demo.mp4"], IMAGES / "demo.svg")
+    Path("demo.mp4").unlink()
