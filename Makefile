@@ -31,7 +31,9 @@ peer-tests: $(READY) ## run transformers' own test suites against our classes
 	$(BIN)/python tests/peer/run.py
 
 bench: $(READY) ## run the benchmarks; each prints ratios measured in the same run
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/decode_speed.py
+	$(BIN)/python benchmarks/encode_memory.py
+	$(BIN)/python benchmarks/gpu_full_size.py $$(command -v nvidia-smi >/dev/null || echo --tiny)
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

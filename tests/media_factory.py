@@ -215,6 +215,12 @@ def b_frames(folder: Path) -> Clip:
     return make_clip(folder / "b_frames.mp4", b_frames=3, gop=48)
 
 
+def open_gop(folder: Path) -> Clip:
+    """Groups of pictures that lean on the group before: frames shown before a key frame follow it in the file."""
+    codec = ("libx264", "-preset", "veryfast", "-crf", "18", "-x264-params", "open-gop=1:b-adapt=0:scenecut=0")
+    return make_clip(folder / "open_gop.mp4", b_frames=3, gop=22, codec=codec)
+
+
 def rotated(folder: Path) -> Clip:
     """Held sideways: stored a quarter turn counter-clockwise, with the metadata that turns it back."""
     stored = make_clip(folder / "stored.mp4", turned=1)
@@ -260,7 +266,7 @@ KINDS = {
     kind.__name__: kind
     for kind in (
         cfr_23976, cfr_25, cfr_60, vfr, vfr_mkv, late_audio, late_audio_mkv, late_video, negative_start,
-        transport_stream, edit_list, b_frames, rotated, avi_mpeg4, webm_vp8, fragmented,
+        transport_stream, edit_list, b_frames, open_gop, rotated, avi_mpeg4, webm_vp8, fragmented,
     )
 }  # fmt: skip
 

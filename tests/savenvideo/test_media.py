@@ -211,7 +211,7 @@ def test_samplings_keep_their_promises_on_any_timeline(seed):
 
 def test_frames_do_not_depend_on_how_they_are_asked_for(clips):
     """In one call, one by one, in pieces, backwards: the same pixels."""
-    for kind in ("b_frames", "edit_list", "transport_stream", "fragmented", "vfr_mkv"):
+    for kind in ("b_frames", "open_gop", "edit_list", "transport_stream", "fragmented", "vfr_mkv"):
         path = clips(kind).path
         with open_media(path) as media:
             times = media.frame_times()[::3]
@@ -286,6 +286,40 @@ def test_ranges_of_sound_join_to_the_whole(clips, kind):
             first = round((at - start) * 16_000 / 1e6)
             assert torch.equal(piece, whole[first : first + len(piece)])
             assert len(piece) or b < media.audio_start
+
+
+def test_overlapping_ranges_are_read_once(clips, monkeypatch):
+    with open_media(clips("cfr_25").path) as media:
+        restarts = []
+        original = type(media._sound)._restart
+        monkeypatch.setattr(
+            type(media._sound), "_restart", lambda self, rate: (restarts.append(rate), original(self, rate))
+        )
+        for start in range(0, 5_000_000, 500_000):
+            media.audio(start, start + 900_000)
+        assert len(restarts) == 1
+
+
+def test_sound_whose_clock_steps_back_keeps_its_time(folder):
+    """Half a second recorded twice: it is heard once, and what follows stays where it was."""
+    av = pytest.importorskip("av")
+    path = factory.write_wav(folder / "any.wav", factory.scene_sound(25, 4.0))
+    sound = (factory.scene_sound(25, 4.0) * 0.9).astype(np.float32)
+
+    def frames(self):
+        for first, last in ((0, 2.0), (1.5, 4.0)):
+            samples = sound[int(first * factory.SAMPLE_RATE) : int(last * factory.SAMPLE_RATE)]
+            frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+            frame.sample_rate, frame.time_base = factory.SAMPLE_RATE, Fraction(1, 1000)
+            frame.pts = int(first * 1000)
+            yield frame
+
+    with open_media(path) as media:
+        media._sound._scale = (1000, 1)
+        media._sound._frames = frames.__get__(media._sound)
+        waveform, start = media.audio()
+        assert len(waveform) == 4 * 16_000 and media.audio_gaps == [(1_500_000, 2_000_000)]
+        assert factory.click_times(waveform.numpy(), 16_000, 0) == pytest.approx([0.52, 1.2, 2.8, 3.6], abs=0.002)
 
 
 def test_sampling_rates_and_channels(folder):

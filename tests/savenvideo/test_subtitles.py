@@ -33,7 +33,8 @@ def test_webvtt():
         "00:01.000 --> 00:02.500 align:start\n<v Bob>Hello</v>, <c.red>world</c>\n\n"
         "named\n01:00:03.000 --> 01:00:04.250\nfish &amp; chips\n"
     )
-    assert read_subtitles(text.encode()) == [HELLO, Subtitle(3_603_000_000, 3_604_250_000, "fish & chips")]
+    expected = [HELLO, Subtitle(3_603_000_000, 3_604_250_000, "fish & chips")]
+    assert read_subtitles(text.encode()) == read_subtitles(text.encode("utf-8-sig")) == expected
 
 
 def test_ass():

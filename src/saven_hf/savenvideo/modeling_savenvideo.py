@@ -704,6 +704,14 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             inputs.update({name: value for name, value in media.items() if value is not None})
         return inputs
 
+    def _prefill(self, input_ids, generation_config, *args, **kwargs):
+        # With `prefill_chunk_size` transformers deals media tokens out by the video placeholders of each chunk, and
+        # would drop those of images and sounds. Any placeholder will do: its own embedding is never used.
+        if generation_config.prefill_chunk_size is not None:
+            others = torch.tensor([self.config.image_token_id, self.config.audio_token_id], device=input_ids.device)
+            input_ids = input_ids.masked_fill(torch.isin(input_ids, others), self.config.video_token_id)
+        return super()._prefill(input_ids, generation_config, *args, **kwargs)
+
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
         """Encode the media once per call of `generate`, whatever beams and returned sequences follow.
 
