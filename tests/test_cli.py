@@ -111,12 +111,28 @@ def test_bad_input_is_one_clear_line(case, clip, tmp_path, capsys):
     assert "Traceback" not in captured.err
 
 
-def test_command_exits_with_2_and_without_a_traceback(tmp_path):
-    words = [sys.executable, "-m", "saven_hf.cli", "ask", str(tmp_path / "missing.mp4"), "What is this?"]
-    result = subprocess.run(words, capture_output=True, text=True)
+def command(*words: str) -> subprocess.CompletedProcess:
+    """The installed command, in a process of its own; it prints last whether transformers was loaded."""
+    code = (
+        f"import sys; sys.argv = {['saven', *map(str, words)]}\n"
+        "import saven_command; code = saven_command.main()\n"
+        "print('transformers' in sys.modules); sys.exit(code)"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_command_refuses_a_bad_file_before_it_loads_anything_heavy(tmp_path):
+    result = command("ask", tmp_path / "missing.mp4", "What is this?")
     assert result.returncode == 2
+    assert result.stdout.strip() == "False"
     assert len(result.stderr.strip().splitlines()) == 1
-    assert "missing.mp4" in result.stderr
+    assert result.stderr.startswith("saven ask: error: ") and "missing.mp4" in result.stderr
+
+
+def test_command_answers_about_a_good_file(clip):
+    result = command("ask", clip, "What is this?", "--max-new-tokens", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["fed"]["frames"] == 16
 
 
 @pytest.mark.parametrize("words", [["ask", "clip.mp4"], ["ask", "clip.mp4", "--questions", "q.jsonl"]])
