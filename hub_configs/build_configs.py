@@ -91,9 +91,7 @@ def write_tiny(folder: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    ids = {
-        f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}|>") for kind in ("video", "image", "audio")
-    }
+    ids = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}|>") for kind in ("video", "image", "audio")}
     processor.save_pretrained(folder)
     SAVEnVideoConfig(**settings, text_config=text, **ids).save_pretrained(folder)
     GenerationConfig(

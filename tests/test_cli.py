@@ -96,9 +96,7 @@ def bad_inputs(folder, clip):
     }
 
 
-@pytest.mark.parametrize(
-    "case", ["missing", "directory", "empty", "text", "ffconcat", "playlist", "truncated", "url"]
-)
+@pytest.mark.parametrize("case", ["missing", "directory", "empty", "text", "ffconcat", "playlist", "truncated", "url"])
 def test_bad_input_is_one_clear_line(case, clip, tmp_path, capsys):
     source = bad_inputs(tmp_path, clip)[case]
     start = time.perf_counter()

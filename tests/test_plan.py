@@ -1,9 +1,9 @@
 """`plan` against what really happens."""
 
 import pytest
+from media_factory import image_file, late_audio, silent_video, sound_file
 
 import saven_hf
-from media_factory import image_file, late_audio, silent_video, sound_file
 
 
 @pytest.fixture(scope="module")

@@ -137,4 +137,3 @@ def init_7b(
     processor.save_pretrained(output)
     model.save_pretrained(output, max_shard_size=max_shard_size)
     return output
-

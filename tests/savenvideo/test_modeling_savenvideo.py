@@ -16,8 +16,8 @@ from saven_hf.savenvideo.layout import NO_TIME
 from saven_hf.savenvideo.modeling_savenvideo import (
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoModel,
-    _siglip2_inputs,
 )
+from saven_hf.savenvideo.towers import siglip2_inputs
 
 
 KINDS = {
@@ -485,7 +485,7 @@ class TestBackbones:
         frames = torch.randint(0, 256, (2, 3, 28, 42), dtype=torch.uint8)
         processor = Siglip2ImageProcessorPil(patch_size=14, max_num_patches=6, do_resize=False)
         expected = processor([frame.permute(1, 2, 0).numpy() for frame in frames], return_tensors="pt")
-        found = _siglip2_inputs(frames.float() / 127.5 - 1, 14)
+        found = siglip2_inputs(frames.float() / 127.5 - 1, 14)
         torch.testing.assert_close(found["pixel_values"], expected["pixel_values"], rtol=0, atol=1e-6)
         assert torch.equal(found["spatial_shapes"], expected["spatial_shapes"])
         assert torch.equal(found["pixel_attention_mask"].long(), expected["pixel_attention_mask"].long())

@@ -1,24 +1,18 @@
 """SAVEnVideo: a language model that watches, listens and knows when (paper section 4)."""
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoProcessor,
     AutoTokenizer,
     GenerationMixin,
     PreTrainedModel,
-    Siglip2VisionModel,
-    SiglipVisionModel,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
@@ -37,12 +31,12 @@ from .connectors import (
     WindowIndex,
     build_connector,
 )
-from .layout import NO_TIME, PATCH_CENTRE_US, PATCH_STEP_US, TokenLayout, Window
+from .layout import PATCH_STEP_US, TokenLayout, Window
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
+from .towers import VISION_TOWERS, EncodedModality, encode_audio, encode_frames, load_vision_tower
+from .weights import execution_device, weights_fingerprint
 
-
-VISION_TOWERS = {"siglip_vision_model": SiglipVisionModel, "siglip2_vision_model": Siglip2VisionModel}
 
 # Placeholders of a model whose vocabulary does not know them yet, in the order of their config fields.
 PLACEHOLDER_TOKENS = {"video_token_id": "<|video|>", "image_token_id": "<|image|>", "audio_token_id": "<|audio|>"}
@@ -263,8 +257,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         """Run the towers on what is valid, then the connector; `memories` stand in for media, by index."""
         media = {name: value for name, value in media.items() if value is not None}
         count = max([*(len(value) for value in media.values()), *(index + 1 for index in memories)])
-        frames = self._encode_frames(media, **kwargs)
-        columns = self._encode_audio(media, **kwargs)
+        frames = encode_frames(self.vision_tower, self.config, media, **kwargs)
+        columns = encode_audio(self.audio_tower, self.config, media, **kwargs)
 
         durations = [0] * count if "video_durations" not in media else media["video_durations"].tolist()
         for index, memory in memories.items():
@@ -286,7 +280,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         tokens = [[] for _ in range(count)]
         for index, memory in memories.items():
             tokens[index].append(
-                memory.window_tokens.to(_execution_device(self.resampler), self.resampler.output_norm.weight.dtype)
+                memory.window_tokens.to(execution_device(self.resampler), self.resampler.output_norm.weight.dtype)
             )
         for index, window_tokens in zip(owners, output.window_tokens, strict=True):
             tokens[index].append(window_tokens)
@@ -305,8 +299,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
 
     def _connect(
         self,
-        frames: "EncodedModality",
-        columns: "EncodedModality",
+        frames: EncodedModality,
+        columns: EncodedModality,
         windows: list[Window],
         owners: list[int],
         durations: list[int],
@@ -314,7 +308,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         memories: dict[int, VideoMemory],
     ) -> ConnectorOutput:
         """Call the connector on its own device, in its own dtype."""
-        dtype, device = self.resampler.output_norm.weight.dtype, _execution_device(self.resampler)
+        dtype, device = self.resampler.output_norm.weight.dtype, execution_device(self.resampler)
         questions = None
         if "query_times" in media:
             times = media["query_times"].to(device)
@@ -350,79 +344,6 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             pooled,
         )
 
-    def _encode_frames(self, media: dict[str, torch.Tensor], **kwargs) -> "EncodedModality":
-        """Vision tower over the valid frames of a batch."""
-        config = self.config.vision_config
-        pixels = media.get("pixel_values_videos")
-        if pixels is None:
-            return EncodedModality.absent(self.config.patches_per_frame, config.hidden_size)
-        if pixels.ndim != 5 or tuple(pixels.shape[2:]) != (3, config.image_size, config.image_size):
-            raise ValueError(
-                f"`pixel_values_videos` has the shape {tuple(pixels.shape)}, but the vision tower takes "
-                f"(media, frames, 3, {config.image_size}, {config.image_size})."
-            )
-        mask = media.get("frame_mask", torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)).bool()
-        times = media.get("frame_times", torch.full_like(mask, NO_TIME, dtype=torch.int64))
-        device, dtype = _execution_device(self.vision_tower), self.vision_tower.dtype
-        mean, std = torch.tensor([self.config.image_mean, self.config.image_std], device=device)[..., None, None]
-        layer, all_layers = self.config.vision_feature_layer, kwargs.get("output_hidden_states")
-        if layer != -1:
-            kwargs["output_hidden_states"] = True
-
-        def encode(frames: torch.Tensor):
-            frames = frames.to(device)
-            if not frames.is_floating_point():
-                frames = (frames.to(torch.float32) / 255 - mean) / std
-            inputs = {"pixel_values": frames.to(dtype)}
-            if config.model_type == "siglip2_vision_model":
-                inputs = _siglip2_inputs(inputs["pixel_values"], config.patch_size)
-            output = self.vision_tower(**inputs, **kwargs)
-            if layer == -1:
-                return output
-            # Every layer of every frame would be gigabytes: only the one in use is kept, unless all are asked for.
-            return BaseModelOutputWithPooling(
-                last_hidden_state=output.hidden_states[layer],
-                hidden_states=output.hidden_states if all_layers else None,
-                attentions=output.attentions,
-            )
-
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            tower = _in_batches(encode, self.config.tower_batch_size, pixels[mask])
-        if tower is None:
-            return EncodedModality.absent(self.config.patches_per_frame, config.hidden_size)
-        return EncodedModality(tower.last_hidden_state, times[mask], torch.nonzero(mask)[:, 0], tower)
-
-    def _encode_audio(self, media: dict[str, torch.Tensor], **kwargs) -> "EncodedModality":
-        """Audio tower over the valid windows of a batch, and of those the valid columns."""
-        bands, config = self.config.audio_bands, self.config.audio_config
-        features = media.get("input_features")
-        if features is None:
-            return EncodedModality.absent(bands, config.hidden_size)
-        mask = media.get("input_features_mask", torch.ones(features.shape[:-1], device=features.device)).bool()
-        if features.ndim != 4 or mask.shape != features.shape[:-1]:
-            raise ValueError(
-                f"`input_features` has the shape {tuple(features.shape)} and its mask {tuple(mask.shape)}; expected "
-                "(media, windows, fbank_frames, mels) and (media, windows, fbank_frames)."
-            )
-        heard = mask.any(-1)
-        starts = media.get("audio_times", torch.full_like(heard, NO_TIME, dtype=torch.int64))
-        device, dtype = _execution_device(self.audio_tower), self.audio_tower.dtype
-
-        def encode(features: torch.Tensor, mask: torch.Tensor):
-            return self.audio_tower(features.to(device, dtype), mask.to(device), **kwargs)
-
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_audio):
-            tower = _in_batches(encode, self.config.tower_batch_size, features[heard], mask[heard])
-        if tower is None:
-            return EncodedModality.absent(bands, config.hidden_size)
-        valid = tower.token_mask.unflatten(1, (-1, bands)).all(-1)
-        starts = starts[heard].to(valid.device)[:, None]
-        steps = torch.arange(valid.shape[1], device=valid.device) * PATCH_STEP_US + PATCH_CENTRE_US
-        times = torch.where(starts == NO_TIME, NO_TIME, starts + steps)
-        owners = torch.nonzero(heard)[:, :1].to(valid.device).expand_as(valid)
-        states = tower.last_hidden_state.unflatten(1, (-1, bands))
-        return EncodedModality(states[valid], times[valid], owners[valid], tower)
-
     @torch.no_grad()
     def encode_video(self, video, processor=None, **videos_kwargs) -> VideoMemory:
         r"""
@@ -444,14 +365,16 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         if processor is None:
             if not self.config._name_or_path:
                 raise ValueError("Pass `processor`: this model was not loaded from anywhere to load one from.")
-            processor = AutoProcessor.from_pretrained(self.config._name_or_path)
+            # Whoever runs this class as remote code has trusted the folder that the processor is in.
+            remote = type(self).__module__.startswith("transformers_modules")
+            processor = AutoProcessor.from_pretrained(self.config._name_or_path, trust_remote_code=remote)
         stream = processor.stream_video(video, **videos_kwargs)
-        device = _execution_device(self.resampler)
+        device = execution_device(self.resampler)
         waiting = EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)
         tokens, pooled, num_frames, heard, released = [], [], 0, 0, 0
         for window, chunk in zip(stream.windows, stream, strict=True):
-            frames = self._encode_frames(chunk)
-            waiting = waiting.then(self._encode_audio(chunk))
+            frames = encode_frames(self.vision_tower, self.config, chunk)
+            waiting = waiting.then(encode_audio(self.audio_tower, self.config, chunk))
             local = Window(
                 window.start,
                 window.end,
@@ -480,24 +403,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         )
 
     def encoder_fingerprint(self) -> str:
-        """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration.
-
-        A few values of every tensor, rounded to bfloat16, so that a cast of the model to it keeps its memories valid.
-        """
-        digest = hashlib.sha256(json.dumps(self.config.media_settings(), sort_keys=True).encode())
-        samples = []
-        for tower in (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler):
-            for module in _modules_in_use(tower):
-                for name, parameter in module.named_parameters(recurse=False):
-                    values = _stored_values(module, name, parameter)
-                    digest.update(str(tuple(values.shape)).encode())
-                    values = values.flatten()
-                    samples.append(values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16))
-        # One copy from each device instead of one per parameter.
-        for device in sorted({sample.device for sample in samples}, key=str):
-            values = torch.cat([sample for sample in samples if sample.device == device]).cpu()
-            digest.update(values.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration."""
+        modules = (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler)
+        return weights_fingerprint(modules, self.config.media_settings())
 
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, num_features: int | None
@@ -774,7 +682,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             {"additional_special_tokens": list(PLACEHOLDER_TOKENS.values())}, replace_extra_special_tokens=False
         )
         if not isinstance(vision, nn.Module):
-            vision = _load_vision_tower(vision, dtype)
+            vision = load_vision_tower(vision, dtype)
         if not isinstance(audio, nn.Module):
             audio = SAVEnVideoBeatsModel.from_pretrained(audio, dtype=dtype)
         if not isinstance(text, nn.Module):
@@ -807,121 +715,6 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         model.generation_config.suppress_tokens = sorted(ids.values())
         model.freeze_towers()
         return model.eval()
-
-
-@dataclass
-class EncodedModality:
-    """One modality of a batch after its tower, packed over what is valid, medium after medium.
-
-    states: `(n, patches or bands, hidden)`; times: `(n,)` int64 microseconds; media: `(n,)`, the owner of each row;
-    tower: the tower's own output, None if it did not run.
-    """
-
-    states: torch.Tensor
-    times: torch.Tensor
-    media: torch.Tensor
-    tower: ModelOutput | None = None
-
-    @classmethod
-    def absent(cls, rows: int, hidden_size: int) -> "EncodedModality":
-        none = torch.zeros(0, dtype=torch.int64)
-        return cls(torch.zeros(0, rows, hidden_size), none, none)
-
-    def by_medium(self, count: int) -> list[list[int]]:
-        """The times of each of `count` media."""
-        times, sizes = self.times.tolist(), torch.bincount(self.media, minlength=count).tolist()
-        ends = list(accumulate(sizes))
-        return [times[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-    def then(self, other: "EncodedModality") -> "EncodedModality":
-        """These rows, and after them those of `other`."""
-        if not len(self.times):
-            return other
-        if not len(other.times):
-            return self
-        return EncodedModality(
-            torch.cat([self.states, other.states]),
-            torch.cat([self.times, other.times]),
-            torch.cat([self.media, other.media]),
-        )
-
-    def after(self, rows: int) -> "EncodedModality":
-        """All but the first `rows` rows."""
-        # A copy: a view would keep the whole storage alive.
-        return EncodedModality(self.states[rows:].clone(), self.times[rows:].clone(), self.media[rows:].clone())
-
-
-def _in_batches(encode: Callable, size: int, *inputs: torch.Tensor) -> ModelOutput | None:
-    """Outputs of `encode` over `inputs`, `size` rows at a time, as one; None if there are no rows."""
-    outputs = [encode(*rows) for rows in zip(*(tensor.split(size) for tensor in inputs), strict=True) if len(rows[0])]
-    if len(outputs) < 2:
-        return outputs[0] if outputs else None
-
-    def join(values):
-        if isinstance(values[0], torch.Tensor):
-            return torch.cat(values)
-        return tuple(join(layer) for layer in zip(*values, strict=True))
-
-    return type(outputs[0])(**{name: join([output[name] for output in outputs]) for name in outputs[0]})
-
-
-def _siglip2_inputs(frames: torch.Tensor, patch_size: int) -> dict[str, torch.Tensor]:
-    """What SigLIP 2 takes for square frames `(n, 3, side, side)`: flat patches, their mask and grid."""
-    count, channels, height, width = frames.shape
-    rows, columns = height // patch_size, width // patch_size
-    patches = frames.reshape(count, channels, rows, patch_size, columns, patch_size).permute(0, 2, 4, 3, 5, 1)
-    return {
-        "pixel_values": patches.reshape(count, rows * columns, -1),
-        "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=frames.device),
-        "spatial_shapes": torch.tensor([[rows, columns]] * count, device=frames.device),
-    }
-
-
-def _load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The vision half of a SigLIP (2) checkpoint, without its pooling head."""
-    config = AutoConfig.from_pretrained(name_or_path)
-    config = getattr(config, "vision_config", config)
-    if config.model_type not in VISION_TOWERS:
-        raise ValueError(
-            f"The vision component {name_or_path!r} is of type {config.model_type!r}; expected one of "
-            f"{sorted(VISION_TOWERS)}."
-        )
-    config.vision_use_head = False
-    return VISION_TOWERS[config.model_type].from_pretrained(name_or_path, config=config, dtype=dtype)
-
-
-def _execution_device(module: nn.Module) -> torch.device:
-    """Where a module computes: accelerate's word for it if its weights are offloaded, else where they are."""
-    for hook in _accelerate_hooks(module):
-        if getattr(hook, "execution_device", None) is not None:
-            return torch.device(hook.execution_device)
-    return next(module.parameters()).device
-
-
-def _accelerate_hooks(module: nn.Module) -> tuple:
-    """The hooks that accelerate put on a module; several of them come as one that holds a list."""
-    hook = getattr(module, "_hf_hook", None)
-    return tuple(getattr(hook, "hooks", (hook,)))
-
-
-def _stored_values(module: nn.Module, name: str, parameter: torch.Tensor) -> torch.Tensor:
-    """A direct parameter of a module; from where accelerate keeps it if it is offloaded."""
-    if parameter.is_meta:
-        for hook in _accelerate_hooks(module):
-            if getattr(hook, "weights_map", None) is not None:
-                return hook.weights_map[name]
-    return parameter.detach()
-
-
-def _modules_in_use(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and all below it; where peft trains a copy of one (`modules_to_save`), the one that computes."""
-    copies = getattr(module, "modules_to_save", None)
-    if isinstance(copies, nn.ModuleDict):
-        active = [] if module.disable_adapters else [name for name in module.active_adapters if name in copies]
-        module = copies[active[0]] if active else module.original_module
-    yield module
-    for child in module.children():
-        yield from _modules_in_use(child)
 
 
 __all__ = ["SAVEnVideoForConditionalGeneration", "SAVEnVideoModel", "SAVEnVideoPreTrainedModel"]

@@ -1,0 +1,178 @@
+"""The frozen towers, run over what is valid of a batch and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from transformers import AutoConfig, PreTrainedModel, Siglip2VisionModel, SiglipVisionModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+
+from .layout import NO_TIME, PATCH_CENTRE_US, PATCH_STEP_US
+from .weights import execution_device
+
+
+VISION_TOWERS = {"siglip_vision_model": SiglipVisionModel, "siglip2_vision_model": Siglip2VisionModel}
+
+
+@dataclass
+class EncodedModality:
+    """One modality of a batch after its tower, packed over what is valid, medium after medium.
+
+    states: `(n, patches or bands, hidden)`; times: `(n,)` int64 microseconds; media: `(n,)`, the owner of each row;
+    tower: the tower's own output, None if it did not run.
+    """
+
+    states: torch.Tensor
+    times: torch.Tensor
+    media: torch.Tensor
+    tower: ModelOutput | None = None
+
+    @classmethod
+    def absent(cls, rows: int, hidden_size: int) -> EncodedModality:
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(torch.zeros(0, rows, hidden_size), none, none)
+
+    def by_medium(self, count: int) -> list[list[int]]:
+        """The times of each of `count` media."""
+        times, sizes = self.times.tolist(), torch.bincount(self.media, minlength=count).tolist()
+        ends = list(accumulate(sizes))
+        return [times[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def then(self, other: EncodedModality) -> EncodedModality:
+        """These rows, and after them those of `other`."""
+        if not len(self.times):
+            return other
+        if not len(other.times):
+            return self
+        return EncodedModality(
+            torch.cat([self.states, other.states]),
+            torch.cat([self.times, other.times]),
+            torch.cat([self.media, other.media]),
+        )
+
+    def after(self, rows: int) -> EncodedModality:
+        """All but the first `rows` rows."""
+        # A copy: a view would keep the whole storage alive.
+        return EncodedModality(self.states[rows:].clone(), self.times[rows:].clone(), self.media[rows:].clone())
+
+
+def encode_frames(tower: PreTrainedModel, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+    """Vision tower over the valid frames of a batch.
+
+    Args:
+        tower: a `SiglipVisionModel` or `Siglip2VisionModel`; config: the `SAVEnVideoConfig`.
+        media: tensors of the model's own input format (see `SAVEnVideoModel.get_video_features`).
+    """
+    vision = config.vision_config
+    pixels = media.get("pixel_values_videos")
+    if pixels is None:
+        return EncodedModality.absent(config.patches_per_frame, vision.hidden_size)
+    if pixels.ndim != 5 or tuple(pixels.shape[2:]) != (3, vision.image_size, vision.image_size):
+        raise ValueError(
+            f"`pixel_values_videos` has the shape {tuple(pixels.shape)}, but the vision tower takes "
+            f"(media, frames, 3, {vision.image_size}, {vision.image_size})."
+        )
+    mask = media.get("frame_mask", torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)).bool()
+    times = media.get("frame_times", torch.full_like(mask, NO_TIME, dtype=torch.int64))
+    device, dtype = execution_device(tower), tower.dtype
+    mean, std = torch.tensor([config.image_mean, config.image_std], device=device)[..., None, None]
+    layer, all_layers = config.vision_feature_layer, kwargs.get("output_hidden_states")
+    if layer != -1:
+        kwargs["output_hidden_states"] = True
+
+    def encode(frames: torch.Tensor):
+        frames = frames.to(device)
+        if not frames.is_floating_point():
+            frames = (frames.to(torch.float32) / 255 - mean) / std
+        inputs = {"pixel_values": frames.to(dtype)}
+        if vision.model_type == "siglip2_vision_model":
+            inputs = siglip2_inputs(inputs["pixel_values"], vision.patch_size)
+        output = tower(**inputs, **kwargs)
+        if layer == -1:
+            return output
+        # Every layer of every frame would be gigabytes: only the one in use is kept, unless all are asked for.
+        return BaseModelOutputWithPooling(
+            last_hidden_state=output.hidden_states[layer],
+            hidden_states=output.hidden_states if all_layers else None,
+            attentions=output.attentions,
+        )
+
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not config.freeze_vision):
+        output = _in_batches(encode, config.tower_batch_size, pixels[mask])
+    if output is None:
+        return EncodedModality.absent(config.patches_per_frame, vision.hidden_size)
+    return EncodedModality(output.last_hidden_state, times[mask], torch.nonzero(mask)[:, 0], output)
+
+
+def encode_audio(tower: PreTrainedModel, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+    """Audio tower over the valid windows of a batch, and of those the valid columns. Arguments as `encode_frames`."""
+    bands, hidden_size = config.audio_bands, config.audio_config.hidden_size
+    features = media.get("input_features")
+    if features is None:
+        return EncodedModality.absent(bands, hidden_size)
+    mask = media.get("input_features_mask", torch.ones(features.shape[:-1], device=features.device)).bool()
+    if features.ndim != 4 or mask.shape != features.shape[:-1]:
+        raise ValueError(
+            f"`input_features` has the shape {tuple(features.shape)} and its mask {tuple(mask.shape)}; expected "
+            "(media, windows, fbank_frames, mels) and (media, windows, fbank_frames)."
+        )
+    heard = mask.any(-1)
+    starts = media.get("audio_times", torch.full_like(heard, NO_TIME, dtype=torch.int64))
+    device, dtype = execution_device(tower), tower.dtype
+
+    def encode(features: torch.Tensor, mask: torch.Tensor):
+        return tower(features.to(device, dtype), mask.to(device), **kwargs)
+
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not config.freeze_audio):
+        output = _in_batches(encode, config.tower_batch_size, features[heard], mask[heard])
+    if output is None:
+        return EncodedModality.absent(bands, hidden_size)
+    valid = output.token_mask.unflatten(1, (-1, bands)).all(-1)
+    starts = starts[heard].to(valid.device)[:, None]
+    steps = torch.arange(valid.shape[1], device=valid.device) * PATCH_STEP_US + PATCH_CENTRE_US
+    times = torch.where(starts == NO_TIME, NO_TIME, starts + steps)
+    owners = torch.nonzero(heard)[:, :1].to(valid.device).expand_as(valid)
+    states = output.last_hidden_state.unflatten(1, (-1, bands))
+    return EncodedModality(states[valid], times[valid], owners[valid], output)
+
+
+def load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The vision half of a SigLIP (2) checkpoint, without its pooling head."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    config = getattr(config, "vision_config", config)
+    if config.model_type not in VISION_TOWERS:
+        raise ValueError(
+            f"The vision component {name_or_path!r} is of type {config.model_type!r}; expected one of "
+            f"{sorted(VISION_TOWERS)}."
+        )
+    config.vision_use_head = False
+    return VISION_TOWERS[config.model_type].from_pretrained(name_or_path, config=config, dtype=dtype)
+
+
+def _in_batches(encode: Callable, size: int, *inputs: torch.Tensor) -> ModelOutput | None:
+    """Outputs of `encode` over `inputs`, `size` rows at a time, as one; None if there are no rows."""
+    outputs = [encode(*rows) for rows in zip(*(tensor.split(size) for tensor in inputs), strict=True) if len(rows[0])]
+    if len(outputs) < 2:
+        return outputs[0] if outputs else None
+
+    def join(values):
+        if isinstance(values[0], torch.Tensor):
+            return torch.cat(values)
+        return tuple(join(layer) for layer in zip(*values, strict=True))
+
+    return type(outputs[0])(**{name: join([output[name] for output in outputs]) for name in outputs[0]})
+
+
+def siglip2_inputs(frames: torch.Tensor, patch_size: int) -> dict[str, torch.Tensor]:
+    """What SigLIP 2 takes for square frames `(n, 3, side, side)`: flat patches, their mask and grid."""
+    count, channels, height, width = frames.shape
+    rows, columns = height // patch_size, width // patch_size
+    patches = frames.reshape(count, channels, rows, patch_size, columns, patch_size).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": patches.reshape(count, rows * columns, -1),
+        "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=frames.device),
+        "spatial_shapes": torch.tensor([[rows, columns]] * count, device=frames.device),
+    }
