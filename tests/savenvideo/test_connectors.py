@@ -18,6 +18,7 @@ from saven_hf.savenvideo.connectors import (
     TemporalLinearProjection,
     WindowIndex,
     literal_cross_attention,
+    window_positions,
 )
 from saven_hf.savenvideo.layout import NO_TIME, Window
 
@@ -158,6 +159,15 @@ def sinusoid(position, size):
 
 def add(*vectors):
     return [sum(numbers) for numbers in zip(*vectors, strict=True)]
+
+
+def test_positions_run_from_the_start_of_the_window_to_its_end():
+    times = torch.tensor([[3_000_000, 1_000_000, 2_000_000], [NO_TIME] * 3])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    start, end = torch.tensor([1_000_000, NO_TIME]), torch.tensor([3_000_000, NO_TIME])
+    positions = window_positions(times, valid, start, end, num_queries=5)
+    assert positions[0].tolist() == [4, 0, 2]
+    assert positions[1, :2].tolist() == [0, 4]  # undated: by rank
 
 
 class TestLiteralMode:
@@ -357,6 +367,42 @@ class TestQuestions:
         seen, heard = model.model.resampler.visual_mlp(picture), model.model.resampler.audio_mlp(sound)
         expected = torch.stack([*seen.mean(1), heard[:6].mean((0, 1)), heard[6:].mean((0, 1))])
         torch.testing.assert_close(pooled.states, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("fusion", ["add", "token", "both"])
+    def test_what_question_times_attend_to(self, fusion):
+        """The pooled keys of the medium, dated as `time_fusion` says, and their dates."""
+        model = shaken_model(time_fusion=fusion)
+        caught = []
+        model.model.resampler.key_norm.register_forward_hook(lambda module, args, output: caught.append(args[0][0]))
+        pooled = connect(model, *sample(), question=[1_000_000]).pooled
+        modality = model.model.resampler.modality_embedding
+        hidden = model.model.temporal_projection(pooled.times, torch.tensor(DURATION))
+        content = pooled.states + modality[pooled.modality]
+        expected = [content if fusion == "token" else content + hidden]
+        if fusion != "add":
+            expected.append(hidden + modality[TIME])
+        torch.testing.assert_close(caught[1], torch.cat(expected))
+
+    def test_joint_question_tokens_are_the_mean_of_what_the_windows_read(self):
+        model = shaken_model(question_times="joint")
+        picture, frame_times, sound, column_times = sample(frames=4, columns=4)
+        times = torch.tensor([[1_000_000, 3_000_000]])
+        questions = Questions(times, torch.ones_like(times, dtype=torch.bool), torch.tensor([DURATION]))
+        windows = [Window(0, 2_000_000, [0, 1], [0, 1, 2, 3]), Window(2_000_000, DURATION, [2, 3], [])]
+        both, first, second = (
+            model.model.resampler(
+                picture,
+                frame_times,
+                sound,
+                column_times,
+                model.model.temporal_projection,
+                WindowIndex.build(part, [DURATION] * len(part), [0] * len(part), "cpu"),
+                questions,
+            ).question_tokens[0]
+            for part in (windows, windows[:1], windows[1:])
+        )
+        assert gap(first, second) > 1e-2
+        torch.testing.assert_close(both, (first + second) / 2, rtol=0, atol=1e-5)
 
     def test_undated_sound_pools_to_one_undated_key(self):
         model = shaken_model()

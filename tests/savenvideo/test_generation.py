@@ -202,3 +202,10 @@ def test_other_connectors(kind):
     together = answers(model, inputs_for(model, *samples()), num_beams=2)
     for seed, media in enumerate(samples()):
         assert answers(model, inputs_for(model, media, seeds=[seed]), num_beams=2) == [together[seed]]
+
+
+@pytest.mark.parametrize("chunk", [3, 6, 64])
+def test_prompts_read_in_chunks_lose_no_medium(model, chunk):
+    for media in samples()[1:]:
+        inputs = inputs_for(model, media)
+        assert answers(model, inputs, prefill_chunk_size=chunk) == answers(model, inputs)

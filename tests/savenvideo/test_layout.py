@@ -34,6 +34,7 @@ def plan_of(layout, frames, columns, duration):
 @settings(max_examples=300, deadline=None)
 @given(layouts, st.lists(times, unique=True, max_size=20), st.lists(times, unique=True, max_size=20), durations)
 @example(TokenLayout(window_seconds=None, window_frames=1), [0, 1, 2], [], 1)
+@example(TokenLayout(window_seconds=0.3), [249_999, 250_000], [500_000, 750_000], 1_000_001)  # times on rounded edges
 def test_dated_media_are_cut_into_disjoint_ascending_windows(layout, frames, columns, duration):
     windows = plan_of(layout, frames, columns, duration)
     for left, right in zip(windows, windows[1:], strict=False):

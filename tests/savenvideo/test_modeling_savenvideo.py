@@ -99,6 +99,17 @@ class TestBatches:
             ):
                 assert gap(left, right) < 1e-4
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_one_broken_sample_leaves_the_others_alone(self, kind):
+        model = tiny_model(**KINDS[kind])
+        samples = [[normalised(video_media(questions=(1.0,), seed=1))], [normalised(silent(seed=2))], [sound(seed=3)]]
+        whole = logits_of(model, inputs_for(model, *samples))
+        samples[0][0]["pixel_values_videos"].fill_(float("nan"))
+        samples[0][0]["input_features"].fill_(float("nan"))
+        broken = logits_of(model, inputs_for(model, *samples))
+        assert broken[0].isnan().any()
+        assert torch.equal(whole[1], broken[1]) and torch.equal(whole[2], broken[2])
+
     def test_frames_may_be_missing_in_the_middle(self):
         model = tiny_model()
         whole = video_media((0.5, 1.5, 2.5, 5.0), 0, 6.5)
