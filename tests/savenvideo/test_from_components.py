@@ -11,6 +11,8 @@ from transformers import (
     AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -251,6 +253,15 @@ def test_a_head_with_a_bias_is_refused(folders):
     text = AutoModelForCausalLM.from_pretrained(parts["text"])
     text.lm_head = torch.nn.Linear(32, 100)
     with pytest.raises(ValueError, match="bias"):
+        SAVEnVideoForConditionalGeneration.from_components(
+            parts["vision"], parts["audio"], text, AutoTokenizer.from_pretrained(parts["text"]), **CONNECTOR
+        )
+
+
+def test_a_language_model_that_caps_its_logits_is_refused(folders):
+    parts = components(folders)
+    text = Gemma2ForCausalLM(Gemma2Config(vocab_size=100, **TEXT))
+    with pytest.raises(ValueError, match="final_logit_softcapping=30.0"):
         SAVEnVideoForConditionalGeneration.from_components(
             parts["vision"], parts["audio"], text, AutoTokenizer.from_pretrained(parts["text"]), **CONNECTOR
         )

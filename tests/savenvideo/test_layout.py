@@ -183,3 +183,8 @@ def test_the_layout_counts_what_the_model_makes(kind, frames, sound, undated_sou
     with torch.no_grad():
         tokens = model.get_video_features(**join_media(other, medium)).pooler_output
     assert [len(part) for part in tokens] == [num_tokens(model, other), num_tokens(model, medium)]
+
+
+def test_an_absurd_duration_costs_nothing():
+    layout = TokenLayout(window_seconds=1.0, queries_per_window=4, patches_per_frame=4)
+    assert layout.num_tokens([0, 10**18], [], 10**18, 0) == 2 * 4

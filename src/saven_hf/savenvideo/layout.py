@@ -137,20 +137,21 @@ class TokenLayout:
         count = 1
         if self.window_seconds is not None:
             count = max(1, -(-duration // round(self.window_seconds * 1e6)))
-        edges = [index * duration // count for index in range(count + 1)]
-        edges[0] = min(edges[0], *frame_times, *audio_columns)
-        edges[-1] = max(edges[-1], *(time + 1 for time in (*frame_times, *audio_columns)))
+        first = min(0, *frame_times, *audio_columns)
+        last = max(duration, *(time + 1 for time in (*frame_times, *audio_columns)))
 
-        cells = [Window(start, end) for start, end in pairwise(edges)]
-        for index, time in enumerate(frame_times):
-            cells[_cell_of(time, duration, edges)].frames.append(index)
-        for index, time in enumerate(audio_columns):
-            cells[_cell_of(time, duration, edges)].columns.append(index)
+        def edge(index: int) -> int:
+            return first if index == 0 else last if index == count else index * duration // count
 
-        windows = []
-        for cell in cells:
-            windows.extend(self._cut(cell, frame_times, audio_columns))
-        return [window for window in windows if window.frames or window.columns]
+        # Only the windows that hold something are made: a duration may be absurd, what was decoded is not.
+        cells: dict[int, Window] = {}
+        for kind, times in (("frames", frame_times), ("columns", audio_columns)):
+            for index, time in enumerate(times):
+                part = _part_of(time, duration, count)
+                if part not in cells:
+                    cells[part] = Window(edge(part), edge(part + 1))
+                getattr(cells[part], kind).append(index)
+        return [window for part in sorted(cells) for window in self._cut(cells[part], frame_times, audio_columns)]
 
     def num_tokens(
         self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int, num_query_times: int
@@ -192,16 +193,12 @@ class TokenLayout:
         return windows
 
 
-def _cell_of(time: int, duration: int, edges: list[int]) -> int:
-    """Index of the part that holds `time`: equal parts of `[0, duration)`, the outer ones reaching further."""
-    count = len(edges) - 1
-    cell = min(max(time * count // duration, 0), count - 1)
-    # Edges are rounded down, so the division can name a neighbour when `time` sits on an edge.
-    while cell + 1 < count and time >= edges[cell + 1]:
-        cell += 1
-    while cell > 0 and time < edges[cell]:
-        cell -= 1
-    return cell
+def _part_of(time: int, duration: int, count: int) -> int:
+    """Which of `count` equal parts of `[0, duration)` holds `time`; the nearest one for times outside.
+
+    The largest i with `i * duration // count <= time`, in closed form.
+    """
+    return min(max(((time + 1) * count - 1) // duration, 0), count - 1)
 
 
 def _part(total: int, part: int, parts: int) -> range:

@@ -689,6 +689,12 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
         if getattr(text.get_output_embeddings(), "bias", None) is not None:
             raise ValueError(f"The head of {type(text).__name__} has a bias, which this model's head does not.")
+        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier"):
+            if getattr(text.config, name, None) not in (None, 1, 1.0):
+                raise ValueError(
+                    f"{type(text).__name__} changes its logits by {name}={getattr(text.config, name)}, which this "
+                    "model's head does not: take another language model."
+                )
         if text.get_input_embeddings().num_embeddings < len(tokenizer):
             text.resize_token_embeddings(len(tokenizer))
 
