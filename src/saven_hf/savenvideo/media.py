@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """A media file as frames, sound and true times on one clock.
 
     with open_media("talk.mp4") as media:

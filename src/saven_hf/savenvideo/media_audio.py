@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """The sound track of a file as mono float32, read piece by piece at exact sample positions.
 
 Sample n of a track at rate r is the sound at `start + n / r`. Positions are counted from the first sample, with the

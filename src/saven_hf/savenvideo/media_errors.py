@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """The errors of the media layer.
 
 Every one is a `MediaError` (and so a `ValueError`); its message is one line that names the file, says what is wrong

@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """What is looked at before any decoder sees a file: where it comes from, its first bytes, whether it is whole.
 
 A "video" can be a text that makes the decoder open another local file or a URL (ffconcat, HLS, DASH, SDP). So only

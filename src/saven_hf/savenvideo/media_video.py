@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """The picture track of a file: the true time of every frame, which of them to take, and their pixels.
 
 The container is scanned once without decoding (about half a second per hour of video); from then on every frame is

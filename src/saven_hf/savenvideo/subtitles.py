@@ -1,4 +1,3 @@
-# Copyright 2026 The saven_hf authors. Licensed under the Apache License, Version 2.0.
 """Timed text: subtitle files and embedded subtitle streams, and their form in a prompt.
 
 Files and streams take the same way, FFmpeg's subtitle demuxers and decoders, so that every dialect it knows is read
