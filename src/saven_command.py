@@ -17,16 +17,31 @@ from pathlib import Path
 def main() -> int:
     """Entry point. Exit code 2, and one line, on a file that cannot be read."""
     words = sys.argv[1:]
-    # Any other order of words is fine too; it is looked at a little later, by the command proper.
-    if len(words) > 1 and words[0] in ("ask", "plan") and not words[1].startswith("-"):
-        if not (os.path.isdir(words[1]) and "--questions" in words):
+    file = _file(words[1:]) if words[:1] in (["ask"], ["plan"]) else None
+    if file is not None:
+        if not (os.path.isdir(file) and "--questions" in words):
             media, errors = _media_modules()
             try:
-                media.open_media(words[1]).close()
+                media.open_media(file).close()
             except errors.MediaError as error:
                 print(f"saven {words[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
                 return 2
     return importlib.import_module("saven_hf.cli").main(words)
+
+
+def _file(words: list[str]) -> str | None:
+    """The first word of a command that is no option and no option's value."""
+    words = iter(words)
+    for word in words:
+        if word == "--":
+            return next(words, None)
+        if not word.startswith("-") or word == "-":
+            return word
+        if "--help".startswith(word) or word == "-h":
+            return None
+        if "=" not in word and not "--json".startswith(word):
+            next(words, None)
+    return None
 
 
 def _media_modules() -> tuple[types.ModuleType, types.ModuleType]:

@@ -211,6 +211,14 @@ def edit_list(folder: Path) -> Clip:
     return Clip(path, whole.fps, 1.0)
 
 
+def edit_list_within_a_frame(folder: Path) -> Clip:
+    """Cut while a frame is on screen: the sound begins with the cut, the next frame a little after."""
+    whole = make_clip(folder / "whole.mp4", b_frames=3, gop=60)
+    path = folder / "edit_list_within_a_frame.mp4"
+    ffmpeg("-ss", 1.015, "-i", whole.path, "-c", "copy", path)
+    return Clip(path, whole.fps, 1.015)
+
+
 def b_frames(folder: Path) -> Clip:
     return make_clip(folder / "b_frames.mp4", b_frames=3, gop=48)
 
@@ -266,7 +274,8 @@ KINDS = {
     kind.__name__: kind
     for kind in (
         cfr_23976, cfr_25, cfr_60, vfr, vfr_mkv, late_audio, late_audio_mkv, late_video, negative_start,
-        transport_stream, edit_list, b_frames, open_gop, rotated, avi_mpeg4, webm_vp8, fragmented,
+        transport_stream, edit_list, edit_list_within_a_frame, b_frames, open_gop, rotated, avi_mpeg4,
+        webm_vp8, fragmented,
     )
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import saven_hf
 from saven_hf.cli import main
 from saven_hf.demo import render
 
@@ -39,6 +40,14 @@ def test_ask_json_is_the_shape_that_programs_rely_on(clip, capsys):
     assert fed["frames"] == 4
     assert fed["frame_times"] == pytest.approx([1.5, 4.5, 7.5, 10.5], abs=0.04)
     assert fed["tokens"] == 2 * 16 + 1
+
+
+def test_a_session_on_a_memory_says_what_it_was_made_of(clip):
+    model, processor = saven_hf.load()
+    session = saven_hf.VideoSession(model.encode_video(clip, processor, num_frames=4), model, processor)
+    session.ask("What is this?", max_new_tokens=1)
+    assert (session.fed.frames, session.fed.video_seconds) == (4, pytest.approx(12.0, abs=0.1))
+    assert session.fed.audio_seconds == pytest.approx(12.0, abs=0.2)
 
 
 def test_ask_samples_where_the_question_points(clip, capsys):
@@ -133,6 +142,44 @@ def test_command_answers_about_a_good_file(clip):
     assert json.loads(result.stdout.splitlines()[0])["fed"]["frames"] == 16
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--sampling", "fps", "--fps=1"], ["--"]])
+def test_command_finds_the_file_behind_options(words, tmp_path):
+    result = command("ask", *words, tmp_path / "missing.mp4", "What is this?")
+    assert result.returncode == 2 and result.stdout.strip() == "False"
+    assert "missing.mp4" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words, names",
+    [
+        (["?", "--num-frames", "0"], "--num-frames"),
+        (["?", "--fps", "nan"], "--fps"),
+        (["?", "--max-new-tokens", "0"], "--max-new-tokens"),
+        (["?", "--device", "nowhere"], "nowhere"),
+        (["what is <|video|>?"], "<|video|>"),
+        ([" "], "question"),
+    ],
+)
+def test_bad_words_are_one_clear_line(words, names, clip, capsys):
+    try:
+        code = main(["ask", str(clip), *words])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("saven ask: error: ") and names in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("content", ["precious", "precious\n", '{"video": 1}\n'])
+def test_out_is_not_overwritten_if_it_holds_something_else(content, clip, tmp_path, capsys):
+    questions, out = tmp_path / "questions.jsonl", tmp_path / "notes.txt"
+    questions.write_text(json.dumps({"video": clip.name, "question": "?"}) + "\n")
+    out.write_text(content)
+    assert main(["ask", str(clip.parent), "--questions", str(questions), "--out", str(out)]) == 2
+    assert out.read_text() == content and "notes.txt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["ask", "clip.mp4"], ["ask", "clip.mp4", "--questions", "q.jsonl"]])
 def test_incomplete_words_say_what_is_missing(words, capsys):
     assert main(words) == 2
@@ -142,6 +189,14 @@ def test_incomplete_words_say_what_is_missing(words, capsys):
 def test_unknown_model_is_named(clip, tmp_path, capsys):
     assert main(["ask", str(clip), "?", "--model", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_unknown_model_is_named_by_plan_and_init(clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["plan", str(clip), "--model", "nobody/nothing"]) == 2
+    assert "nobody/nothing" in capsys.readouterr().err
+    assert main(["init-7b", str(tmp_path / "out"), "--vision", "nobody/nothing", "--audio", "beats"]) == 2
+    assert "nobody/nothing" in capsys.readouterr().err
 
 
 def test_plan_json(clip, capsys):

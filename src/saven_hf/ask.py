@@ -19,12 +19,17 @@ from .hub import load
 from .savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor, VideoMemory
 from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, NO_TIME, PATCH_STEP_US
 from .savenvideo.media import open_media
+from .savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS
 from .savenvideo.processing_savenvideo import subtitle_message
 from .savenvideo.times import parse_spans
 
 
+class QuestionError(ValueError):
+    """A question that cannot be asked."""
+
+
 class QuestionFileError(ValueError):
-    """A file of questions that does not read as one."""
+    """A file of questions, or of their answers, that does not read as one."""
 
 
 @dataclass
@@ -101,14 +106,15 @@ class VideoSession:
         self.kind = "video"
         if getattr(video, "is_video_memory", False):
             self.memory = video
+            self._note_memory()
         else:
             with open_media(video) as media:
                 self.kind = media.kind
-            if subtitles is not None:
-                from .savenvideo.subtitles import embedded_subtitles, read_subtitles
+        if subtitles is not None:
+            from .savenvideo.subtitles import embedded_subtitles, read_subtitles
 
-                lines = embedded_subtitles(video) if subtitles == "embedded" else read_subtitles(subtitles)
-                self.system = [subtitle_message(lines)]
+            lines = embedded_subtitles(video) if subtitles == "embedded" else read_subtitles(subtitles)
+            self.system = [subtitle_message(lines)]
 
     def ask(
         self, question: str, on_text: Callable[[str], None] | None = None, max_new_tokens: int = 256, **generation
@@ -119,7 +125,17 @@ class VideoSession:
             question: may name times ("from 00:00:05 to 00:00:09", "at 13.5 s").
             on_text: called with each piece of the answer as soon as it is there.
             generation: for `model.generate` (greedy by default).
+
+        Raises:
+            QuestionError: the question is empty, or holds a placeholder of the prompt, such as `<|video|>`.
         """
+        if not question.strip():
+            raise QuestionError("The question is empty.")
+        for token in PLACEHOLDER_TOKENS.values():
+            if token in question:
+                raise QuestionError(
+                    f"The question holds {token}, which stands for a medium in the prompt: leave it out."
+                )
         inputs = self._inputs(question)
         ids = inputs["input_ids"]
         watch = _FirstToken(self.processor.tokenizer, on_text)
@@ -168,11 +184,16 @@ class VideoSession:
     def _remember(self) -> None:
         timed = _TimedProcessor(self.processor)
         start = time.perf_counter()
-        self.memory = memory = self.model.encode_video(self.video, timed, **self.sampling)
+        self.memory = self.model.encode_video(self.video, timed, **self.sampling)
         self.fed.seconds["decode"] += timed.seconds
         self.fed.seconds["encode"] += time.perf_counter() - start - timed.seconds
-        self.fed.frames, self.fed.frame_times = memory.num_frames, _seconds(timed.frame_times)
-        self.fed.audio_seconds, self.fed.video_seconds = memory.audio_seconds, memory.duration / 1e6
+        self.fed.frame_times = _seconds(timed.frame_times)
+        self._note_memory()
+
+    def _note_memory(self) -> None:
+        """A memory knows how many frames it is made of, but not when each of them was."""
+        self.fed.frames, self.fed.audio_seconds = self.memory.num_frames, self.memory.audio_seconds
+        self.fed.video_seconds = self.memory.duration / 1e6
 
     def _note_tensors(self, media: dict[str, torch.Tensor]) -> None:
         if "frame_mask" in media:
@@ -223,17 +244,10 @@ def answer_file(
 
     Raises:
         FileNotFoundError: there is no such question file.
-        QuestionFileError: a line of it is malformed; the message names it.
+        QuestionFileError: a line of it is malformed (the message names it), or `out` exists and holds something else.
     """
     asked = _read_questions(questions)
-    known = set()
-    if os.path.exists(out):
-        # A line that a stopped run left unfinished has no newline: it is cut off and its question asked again.
-        with open(out, "rb+") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-        whole = content.splitlines()[: content.count(b"\n")]
-        known = {(line["video"], line["question"]) for line in map(json.loads, whole)}
+    known = _answered(out) if os.path.exists(out) else set()
     todo = [line for line in asked if (line["video"], line["question"]) not in known]
     session, current = None, None
     with open(out, "a", encoding="utf-8") as file:
@@ -267,6 +281,23 @@ def _read_questions(path: str | os.PathLike) -> list[dict]:
                 ) from error
             lines.append(line)
     return lines
+
+
+def _answered(out: str | os.PathLike) -> set[tuple[str, str]]:
+    """Videos and questions whose answers a file holds; a line that a stopped run left unfinished is cut off."""
+    with open(out, "rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        try:
+            known = {(line["video"], line["question"]) for line in map(json.loads, content[:end].splitlines())}
+            if content[end : end + 1] not in (b"", b"{"):
+                raise ValueError
+        except (ValueError, TypeError, KeyError) as error:
+            raise QuestionFileError(
+                f"{os.fspath(out)} is there already and holds something other than answers: name another file."
+            ) from error
+        file.truncate(end)
+    return known
 
 
 def as_json(answers: list[Answer], fed: Fed) -> dict:

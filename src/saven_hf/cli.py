@@ -15,6 +15,24 @@ class _UsageError(Exception):
     """Bad input that the user can mend; its message is the one line that is shown."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (`{self.prog} --help` explains)\n")
+
+
+def _positive(kind: type):
+    def convert(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    convert.__name__ = "positive number"  # argparse puts it into its message
+    return convert
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="SAVEnVideo model: folder or Hub id (default: the embedded tiny model)")
     parser.add_argument("--device", help='where to run, such as "cpu" or "cuda" (default: the GPU if there is one)')
@@ -28,9 +46,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="uniform in time; so many a second; the nearest key frames (fast on long video); or half of them inside "
         "the spans that the question names",
     )
-    group.add_argument("--num-frames", type=int, help="how many frames, for all but fps")
-    group.add_argument("--fps", type=float, help="frames a second, for --sampling fps")
-    group.add_argument("--max-frames", type=int, help="most frames for --sampling fps; beyond, they are spread evenly")
+    group.add_argument("--num-frames", type=_positive(int), help="how many frames, for all but fps")
+    group.add_argument("--fps", type=_positive(float), help="frames a second, for --sampling fps")
+    group.add_argument(
+        "--max-frames", type=_positive(int), help="most frames for --sampling fps; beyond, they are spread evenly"
+    )
 
 
 def _sampling(args: argparse.Namespace) -> dict:
@@ -41,7 +61,7 @@ def _sampling(args: argparse.Namespace) -> dict:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="saven",
         description="Ask, train and measure long videos with their sound and their time.",
         epilog="`saven VERB --help` explains a verb and shows examples.",
@@ -67,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", help="where --questions writes answers; what is there is not asked again"
     )
     ask.add_argument("--subtitles", metavar="FILE", help='subtitles to read along: a file, or "embedded"')
-    ask.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens (default: 256)")
+    ask.add_argument(
+        "--max-new-tokens", type=_positive(int), default=256, help="longest answer, in tokens (default: 256)"
+    )
     ask.add_argument("--json", action="store_true", help="print one JSON object: answers, and what the model was fed")
     _add_sampling(ask)
     _add_model(ask)
@@ -145,7 +167,7 @@ def _ask(args: argparse.Namespace) -> None:
         )
         print(f"{done} questions answered in {args.out}")
         return
-    if not args.question:
+    if not all(question.strip() for question in args.question or [""]):
         raise _UsageError('there is no question: saven ask VIDEO "QUESTION"')
     # A file that cannot be read shall be told in a second, not after the model has been loaded.
     open_media(args.video).close()
@@ -232,17 +254,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from transformers.utils import logging as transformers_logging
 
-    from .ask import QuestionFileError
-    from .hub import ModelNotFoundError
+    from .ask import QuestionError, QuestionFileError
+    from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
     from .savenvideo.media_errors import MediaError
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    mendable = (_UsageError, MediaError, ModelNotFoundError, CheckpointError, QuestionFileError)
+    mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
+    mendable += (QuestionError, QuestionFileError, FileExistsError, FileNotFoundError)
     try:
         args.run(args)
-    except (*mendable, FileExistsError, FileNotFoundError) as error:
+    except mendable as error:
         print(f"saven {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -40,6 +40,8 @@ def demo(model: str | None = None, device: str | None = None, out: str | None = 
         device: a torch device.
         out: where to keep the video; a temporary file if None.
     """
+    if out is not None and not os.path.isdir(os.path.dirname(out) or "."):
+        raise FileNotFoundError(f"There is no folder {os.path.dirname(out)!r} to keep the video in.")
     loaded, processor = load(model, device)
     with tempfile.TemporaryDirectory() as folder:
         path = out or os.path.join(folder, "demo.mp4")

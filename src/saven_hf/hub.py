@@ -28,6 +28,38 @@ class ModelNotFoundError(ValueError):
     """What was named as a model is neither a model folder nor an id that can be reached."""
 
 
+class DeviceError(ValueError):
+    """What was named as a device is none, or cannot be used here."""
+
+
+def usable_device(device: str | torch.device | None = None) -> torch.device:
+    """A device that tensors can be put on; by default the GPU if there is one, else the CPU.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(f"The device {str(device)!r} cannot be used here; try 'cpu'.") from error
+    return device
+
+
+def model_type(name: str | os.PathLike) -> str | None:
+    """The model type that the config of a folder or Hub id names.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+    """
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{os.fspath(name)!r} is neither a model folder nor an id that can be reached on the Hub."
+        ) from error
+
+
 def config_folder(name: str) -> Path:
     """A folder of `hub_configs/`: beside the sources in a checkout, inside the package when installed."""
     package = Path(__file__).parent
@@ -71,19 +103,15 @@ def load(
 
     Raises:
         ModelNotFoundError: there is no such model, or it is of another type.
+        DeviceError: there is no such device.
     """
     name = resolve_model(model)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device)
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    try:
-        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-    except OSError as error:
-        raise ModelNotFoundError(
-            f"{name!r} is neither a model folder nor an id that can be reached on the Hub."
-        ) from error
-    if model_type != "savenvideo":
-        raise ModelNotFoundError(f"{name!r} is a model of type {model_type!r}; this loads 'savenvideo' models.")
+    found = model_type(name)
+    if found != "savenvideo":
+        raise ModelNotFoundError(f"{name!r} is a model of type {found!r}; this loads 'savenvideo' models.")
     processor = SAVEnVideoProcessor.from_pretrained(name)
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).is_file() for file in WEIGHT_FILES):
@@ -125,6 +153,7 @@ def init_7b(
     for part, name in (("vision", vision), ("audio", audio), ("text", text)):
         if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
             raise ModelNotFoundError(f"The {part} component {os.fspath(name)!r} has no config.json.")
+        model_type(name)
     template = SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b"))
     tokenizer = AutoTokenizer.from_pretrained(text)
     model = SAVEnVideoForConditionalGeneration.from_components(

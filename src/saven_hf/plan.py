@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .hub import resolve_model
+from .hub import ModelNotFoundError, model_type, resolve_model, usable_device
 from .savenvideo import (
     SAVEnVideoConfig,
     SAVEnVideoForConditionalGeneration,
@@ -81,8 +81,11 @@ def plan(
         sampling: `sampling`, `num_frames`, `fps`, `max_frames`, as for the processor.
     """
     name = resolve_model(model)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    found = model_type(name)
+    if found != "savenvideo":
+        raise ModelNotFoundError(f"{name!r} is a model of type {found!r}; this plans for 'savenvideo' models.")
     config = SAVEnVideoConfig.from_pretrained(name)
     processing = SAVEnVideoVideoProcessor.from_pretrained(name)
     for option in ("sampling", "num_frames", "fps", "max_frames"):

@@ -609,6 +609,7 @@ def test_saved_and_loaded(processor, tmp_path):
     for loader in (SAVEnVideoProcessor, AutoProcessor):
         loaded = loader.from_pretrained(tmp_path)
         assert type(loaded) is SAVEnVideoProcessor and loaded.to_dict() == made.to_dict()
+        assert loaded.tokenizer.padding_side == "left"  # where generation needs it
         assert loaded.max_frames_in_tensor == 77 and loaded.chat_template == made.chat_template
         assert loaded.preprocessing_hash() == made.preprocessing_hash()
         one, two = (each(text="<|video|>at 1 s", videos=clip(), return_tensors="pt") for each in (made, loaded))

@@ -30,6 +30,7 @@ from .media_video import FrameIndex, FrameReader, PacketLog, choose_frames, is_e
 
 # Our decision: sound that starts this little before the picture is codec priming and does not move the zero.
 _PRIMING_US = 100_000
+_LONGEST_DELAY_US = 1_000_000
 _ATTACHED_PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RESAMPLES = ("bilinear", "bicubic", "area", "lanczos", "point")
 
@@ -144,6 +145,8 @@ class Media:
             if video is not None:
                 media._frames = FrameReader(source, file_format, limits, video.index, num_threads)
                 media._frames.index = FrameIndex(video_packets, video.time_base, source.label)
+                if file_format.demuxer == "mov" and not all(video_packets.shown):
+                    media._frames.index.delay(_delay_after_cut(source, file_format, limits, video.index))
             if audio is not None and audio_packets:
                 media._sound = AudioReader(source, file_format, limits, audio.index)
                 media._sound.packets, media._sound.end = audio_packets, audio_end
@@ -169,7 +172,7 @@ class Media:
         start = end = None
         if frames is not None:
             index = frames.index
-            start, end = int(index.times[0]), index.end
+            start, end = index.start, index.end
             self.num_frames = len(index)
             self.average_fps = len(index) * 1e6 / max(end - start, 1)
             picture = next(frames.frames([0]))  # known to decode; its rotation and true size are in its own data
@@ -461,6 +464,33 @@ def _scan(container, video, audio, label: str):
     if last_audio is not None and last_audio.pts is not None:
         audio_end = int(to_microseconds(last_audio.pts + (last_audio.duration or 0), audio.time_base))
     return log, audio_packets, audio_end
+
+
+def _delay_after_cut(source: MediaSource, file_format, limits: MediaLimits, stream_index: int) -> int:
+    """How much later than FFmpeg says the frames of an MP4 track are shown, microseconds.
+
+    Where an edit list begins in the middle of a frame, FFmpeg leaves that frame out and moves the next one to the
+    beginning of the cut, but not the sound. Without its handling of edit lists the offset between the two is exact.
+    """
+    found = {}
+    for advanced in ("1", "0"):
+        container = open_container(source, file_format, limits, advanced_editlist=advanced)
+        try:
+            stream = container.streams[stream_index]
+            read_only(container, stream)
+            with decoder_errors(source.label, "reading through the file"):
+                for packet in container.demux(stream):
+                    wanted = not packet.is_discard if advanced == "1" else packet.pos == found["pos"]
+                    if wanted and packet.pts is not None:
+                        found[advanced], found["pos"] = packet.pts, packet.pos
+                        break
+            if advanced not in found:
+                return 0
+            delay = int(to_microseconds(found[advanced] - found["1"], stream.time_base))
+        finally:
+            container.close()
+    # far more than a frame is no such remainder, but several edits, of which the plain offset knows the first only
+    return delay if 0 < delay < _LONGEST_DELAY_US else 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

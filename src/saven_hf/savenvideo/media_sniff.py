@@ -409,7 +409,7 @@ def _allowed_decoders(av, limits: MediaLimits) -> str:
     return _DECODERS[key]
 
 
-def open_container(source: MediaSource, file_format: FileFormat, limits: MediaLimits):
+def open_container(source: MediaSource, file_format: FileFormat, limits: MediaLimits, **demuxer_options: str):
     """A PyAV input container over the source, with the demuxer forced, every protocol and all other codecs refused."""
     av = import_av()
     options = {
@@ -417,6 +417,7 @@ def open_container(source: MediaSource, file_format: FileFormat, limits: MediaLi
         "codec_whitelist": _allowed_decoders(av, limits),
         "max_pixels": str(limits.max_pixels),
         "max_streams": str(limits.max_streams),
+        **demuxer_options,
     }
     advice = (
         f"its header cannot be read as {file_format.name}; the file is damaged or its recording or download never "

@@ -71,6 +71,7 @@ class FrameIndex:
     Attributes:
         times: (frames,) int64 presentation times in microseconds, ascending and unique.
         keys: (key frames,) indices into `times` of the frames that can be decoded on their own.
+        start: the time at which the track begins; the first frame's, unless an edit list cuts into a frame.
         end: the time at which the last frame stops being shown.
     """
 
@@ -103,6 +104,7 @@ class FrameIndex:
         self.pts, unique = np.unique(self.packet_pts[positions], return_index=True)
         self.positions = positions[unique]
         self.times = to_microseconds(self.pts, time_base)
+        self.start = int(self.times[0])
         self.keys = np.flatnonzero(key[self.positions])
         step = int(np.median(np.diff(self.times))) if len(self.times) > 1 else 0
         last = int(to_microseconds(packets.last_duration, time_base))
@@ -122,6 +124,11 @@ class FrameIndex:
 
     def __len__(self):
         return len(self.times)
+
+    def delay(self, microseconds: int):
+        """Show every frame that much later than its packet says; the track still begins where it began."""
+        self.times = self.times + microseconds
+        self.end += microseconds
 
     def start_position(self, frame: int) -> int:
         """Position of the packet from which decoding must begin to obtain frame `frame` exactly.

@@ -177,6 +177,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = "<|endoftext|>" if "<|endoftext|>" in vocabulary else tokenizer.eos_token
         tokenizer.padding_side = "left"
+        tokenizer.init_kwargs["padding_side"] = "left"  # only what is in here is saved
 
         if config is not None:
             size = config.vision_config.image_size
