@@ -192,7 +192,8 @@ def test_unknown_model_is_named(clip, tmp_path, capsys):
 
 
 def test_unknown_model_is_named_by_plan_and_init(clip, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The environment variable is read once, when huggingface_hub is imported; no test waits for a network.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["plan", str(clip), "--model", "nobody/nothing"]) == 2
     assert "nobody/nothing" in capsys.readouterr().err
     assert main(["init-7b", str(tmp_path / "out"), "--vision", "nobody/nothing", "--audio", "beats"]) == 2
@@ -227,3 +228,22 @@ def test_help_teaches_by_example(verb, capsys):
         main([*verb, "--help"])
     assert stop.value.code == 0
     assert f"saven {' '.join(verb)} " in capsys.readouterr().out.split("example")[1]
+
+
+def test_world_writes_what_load_dataset_opens(tmp_path, capsys):
+    datasets = pytest.importorskip("datasets", reason="needs the [train] extra")
+    assert main(["world", "--out", str(tmp_path / "world"), "--videos", "1", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    rows = datasets.load_dataset(str(tmp_path / "world"), "qa", split="train", cache_dir=str(tmp_path / "cache"))
+    assert (summary["videos"], summary["questions"]) == (1, len(rows))
+
+
+@pytest.mark.parametrize("words", [["--split", "nowhere"], ["--seed", "-1"], ["--videos", "0"]])
+def test_world_refuses_in_one_line(words, tmp_path, capsys):
+    try:
+        code = main(["world", "--out", str(tmp_path / "world"), "--videos", "1", *words])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "world").exists()

@@ -119,6 +119,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(demo)
     demo.set_defaults(run=_demo)
 
+    world = verbs.add_parser(
+        "world",
+        help="make videos of the procedural world, with questions and their truth",
+        description="Render scenes of shapes and tones as mp4 files, with questions, their answers, the chance level "
+        "of every question and captions: a dataset that `load_dataset` opens.",
+        epilog="examples:\n"
+        "  saven world --out world --videos 100\n"
+        "  saven world --out world --videos 30 --split iid     (held-out scenes, added to the same folder)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    world.add_argument("--out", metavar="DIR", required=True, help="folder to write, or to go on with")
+    world.add_argument("--videos", metavar="N", type=_positive(int), required=True, help="how many videos")
+    world.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the first one (default: 0)")
+    world.add_argument("--split", metavar="NAME", default="train", help="which scenes to draw (default: train)")
+    world.add_argument("--json", action="store_true", help="print one JSON object")
+    world.set_defaults(run=_world)
+
     convert = verbs.add_parser(
         "convert",
         help="turn published checkpoints into our classes",
@@ -235,6 +252,21 @@ def _demo(args: argparse.Namespace) -> None:
     demo(args.model, args.device, args.out)
 
 
+def _world(args: argparse.Namespace) -> None:
+    from .world import SPLITS, build_world
+
+    if args.split not in SPLITS:
+        raise _UsageError(f"there is no split {args.split!r}: choose one of {', '.join(SPLITS)}.")
+    if args.seed < 0:
+        raise _UsageError(f"the seed must be at least 0, not {args.seed}.")
+    result = build_world(args.out, args.videos, args.seed, args.split, progress=not args.json)
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(f"{result['videos']} videos of the split {result['split']!r} in {result['out']}: "
+          f"{result['seconds']:.0f} s, {result['questions']} questions, {result['captions']} captions")  # fmt: skip
+
+
 def _convert_beats(args: argparse.Namespace) -> None:
     from .peers.beats import convert_beats
 
@@ -258,11 +290,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
     from .savenvideo.media_errors import MediaError
+    from .world import MissingDependencyError, WorldBuildError
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
     mendable += (QuestionError, QuestionFileError, FileExistsError, FileNotFoundError)
+    mendable += (WorldBuildError, MissingDependencyError)
     try:
         args.run(args)
     except mendable as error:

@@ -143,3 +143,9 @@ def test_span_within_text(before, start, end, after):
 @given(st.text(max_size=200))
 def test_any_text_is_read(text):
     assert all(0 <= start <= end < 2**62 for start, end in parse_spans(text))
+
+
+def test_a_colon_behind_a_time_is_punctuation():
+    assert parse_times("At 00:00:05.500: what is shown?") == [5_500_000]
+    assert parse_times("From 0:05 to 0:09: what is heard?") == [5_000_000, 9_000_000]
+    assert parse_times("code 12:34:56:07") == []

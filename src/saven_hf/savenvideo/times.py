@@ -24,7 +24,7 @@ LONGEST = 10_000 * HOUR
 _CLOCK = re.compile(
     r"(?<![\w:])(?<!\d\.)(?<!\d{4}-\d\d-\d\d )"
     r"(?:(?P<hours>\d{1,5}):(?P<mm>[0-5]\d)|(?P<minutes>[0-5]?\d)):(?P<seconds>[0-5]\d)"
-    r"(?P<fraction>\.\d{1,9}|,\d{3})?(?![\w:]|\.\d)"
+    r"(?P<fraction>\.\d{1,9}|,\d{3})?(?!\w|:\d|\.\d)"
 )
 # A number with its unit, which may be glued to the next number ("1h02m03s") or joined by a hyphen in "the 90-second
 # mark"; or a number alone, whose unit a later one may supply ("from 1 to 13 s").

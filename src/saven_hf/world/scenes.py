@@ -33,9 +33,11 @@ MIN_TICKS = 12  # the shortest event: 1.2 s
 # Layout "apart": pictures change at multiples of a step, sounds half a step later, so no two changes are closer than
 # 0.3 s and "when the picture appears" has one answer.
 STEP_TICKS, MIN_STEPS = 6, 2
-MAX_SHIFT_TICKS = 20
+SHIFT_TICKS, MAX_SHIFT_TICKS = (5, 10), 15
+END_TICKS = (MIN_TICKS + MAX_SHIFT_TICKS, 127)  # layout "shifted": the first and the last picture
 
 _PICTURE_MOTIONS, _PLACES, _LOUDNESSES, _GLIDES = tuple(MOTIONS), tuple(PLACES), tuple(LOUDNESSES), tuple(GLIDES)
+_PLAIN_PULSES = (0,) * MAX_PULSES + tuple(range(1, MAX_PULSES + 1))
 
 
 class Draw:
@@ -97,7 +99,10 @@ class Picture(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """One event of the sound; `pulses` 0 is a sound that goes on, n > 0 is n short ones, evenly spaced."""
+    """One event of the sound; `pulses` 0 is a sound that goes on, n > 0 is n short ones, evenly spaced.
+
+    `whole` is the start and end of a sound of which an intervention has left only [start, end).
+    """
 
     start: int
     end: int
@@ -106,6 +111,7 @@ class Sound(NamedTuple):
     pulses: int = 0
     loudness: str = "loud"
     detune: float = 1.0
+    whole: tuple[int, int] | None = None
 
 
 class Segment(NamedTuple):
@@ -124,7 +130,7 @@ class Layout(NamedTuple):
         once), "picture_twice" / "sound_twice" (each of that stream twice, never in a row), "apart" (own boundaries
         for each stream), "shifted" (distinct, the sound as a whole early, late or in time).
     rule: "plain", "count" (copies and pulses vary), "direction" / "number" (motion and glide, or copies and pulses,
-        agree in some segments and not in the others).
+        agree in one segment and in no other).
     """
 
     tie: str
@@ -213,7 +219,7 @@ def possible_ties(segments: int) -> list[str]:
         ties.append("crossed")
     if segments >= 8 and segments % 2 == 0:
         ties += ["picture_twice", "sound_twice"]
-    if segments >= 7:
+    if segments >= 7 and segments % 2 == 1:
         ties.append("apart")
     return ties
 
@@ -223,13 +229,16 @@ def factor_pairs(segments: int) -> list[tuple[int, int]]:
     return [(k, segments // k) for k in range(2, segments // 2 + 1) if segments % k == 0 and segments // k >= 2]
 
 
-def draw_scene(spec: Spec, structure: Draw, pictures: Draw, sounds: Draw, looks: Draw, **fields) -> Scene:
+def draw_scene(
+    spec: Spec, structure: Draw, pictures: Draw, sounds: Draw, attributes: Draw, looks: Draw, **fields
+) -> Scene:
     """Draw a scene.
 
     Args:
         structure: draws the arrangement and the boundaries.
         pictures, sounds: draw which identities take part, and which of them is which.
-        looks: draws everything else.
+        attributes: draws motions, copies, glides and pulses, which questions may ask for.
+        looks: draws what no question asks for.
         fields: `Scene` fields to set: seed, split, and how a file is written.
     """
     layout, n = spec.layout, spec.segments
@@ -240,7 +249,7 @@ def draw_scene(spec: Spec, structure: Draw, pictures: Draw, sounds: Draw, looks:
     pool = spec.sounds if layout.rule == "plain" else [kind for kind in spec.sounds if kind != SILENT]
     heard = sounds.sample(pool, max(sound_labels) + 1)
     picture_times, sound_times, shift, options = _lay_out(spec, len(picture_labels), len(sound_labels), structure)
-    motions, glides, copies, pulses = _attributes(layout.rule, len(picture_labels), len(sound_labels), looks)
+    motions, glides, copies, pulses = _attributes(layout.rule, len(picture_labels), len(sound_labels), attributes)
 
     offset = spec.lead_in_ticks
     picture_events = tuple(
@@ -274,7 +283,8 @@ def _arrange(tie: str, n: int, draw: Draw) -> tuple[list[int], list[int]]:
         order = draw.sample(range(n), n)
         return [cell // m for cell in order], [cell % m for cell in order]
     if tie == "apart":
-        return list(range((n + 1) // 2)), list(range(n + 1 - (n + 1) // 2))
+        # As many sounds as pictures: who sees the one stream knows how many events the other one has.
+        return list(range((n + 1) // 2)), list(range((n + 1) // 2))
     once = list(range(n))
     if tie == "picture_twice":
         return _each_twice(n, draw), once
@@ -303,10 +313,13 @@ def _lay_out(spec: Spec, pictures: int, sounds: int, draw: Draw):
     if spec.layout.tie != "shifted":
         times = draw.boundaries(total, pictures, MIN_TICKS)
         return times, times, 0, ()
-    # Room at both ends for the largest shift, or its sign would show in the length of the first sound alone.
-    cuts = [cut + MAX_SHIFT_TICKS for cut in draw.boundaries(total, pictures, MIN_TICKS)[1:-1]]
-    end = total + 2 * MAX_SHIFT_TICKS
-    small, large = (5, 10, 15, 20)[draw.index(3)], MAX_SHIFT_TICKS
+    # The first and the last event are longer, and uniform: their lengths are all that the sound alone tells about the
+    # shift, and in this way only a length near the end of what is possible does.
+    first, last = (END_TICKS[0] + draw.index(END_TICKS[1] - END_TICKS[0] + 1) for _ in range(2))
+    inner = draw.boundaries((pictures - 2) * spec.mean_ticks, pictures - 2, MIN_TICKS) if pictures > 2 else [0]
+    cuts = [first + cut for cut in inner]
+    end = cuts[-1] + last
+    small, large = draw.pick(SHIFT_TICKS), MAX_SHIFT_TICKS
     options = (0, small, -small, large if draw.index(2) else -large)
     shift = draw.pick(options)
     return [0, *cuts, end], [0, *(cut + shift for cut in cuts), end], shift, options
@@ -318,20 +331,21 @@ def _attributes(rule: str, pictures: int, sounds: int, draw: Draw):
     copies, glides, pulses = [1] * pictures, ["steady"] * sounds, [0] * sounds
     if rule == "plain":
         glides = [draw.pick(_GLIDES) for _ in range(sounds)]
-        pulses = [max(0, draw.index(2 * MAX_PULSES) - MAX_PULSES + 1) for _ in range(sounds)]
+        pulses = [draw.pick(_PLAIN_PULSES) for _ in range(sounds)]
     elif rule == "count":
         copies = _with_four_values(range(1, MAX_COPIES + 1), pictures, draw)
         pulses = _with_four_values(range(1, MAX_PULSES + 1), sounds, draw)
     else:
-        agree = set(draw.subset(pictures, 1 + draw.index(pictures - 3)))
+        # One segment agrees: "when do they agree" has one answer, in open form too.
+        agreeing = draw.index(pictures)
         if rule == "direction":
             motions = [draw.pick(tuple(DIRECTIONS)) for _ in range(pictures)]
             others = {"up": "down", "down": "up"}
-            glides = [DIRECTIONS[one if at in agree else others[one]] for at, one in enumerate(motions)]
+            glides = [DIRECTIONS[one if at == agreeing else others[one]] for at, one in enumerate(motions)]
         else:
             copies = [1 + draw.index(MAX_COPIES) for _ in range(pictures)]
             pulses = [
-                one if at in agree else (one + draw.index(MAX_COPIES - 1)) % MAX_COPIES + 1
+                one if at == agreeing else (one + draw.index(MAX_COPIES - 1)) % MAX_COPIES + 1
                 for at, one in enumerate(copies)
             ]
     return motions, glides, copies, pulses

@@ -44,14 +44,14 @@ NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six")
 
 # Fundamental in Hz, an octave apart; the highest partial of the highest glide stays below 8 kHz.
 PITCHES = {"deep": 120.0, "low": 240.0, "mid": 480.0, "high": 960.0, "shrill": 1920.0}
-# (frequency ratio, amplitude) of the partials. Whistles add vibrato, warbles tremolo, hisses are bands of noise.
+# (frequency ratio, amplitude) of the partials. Warbles have tremolo, hisses are bands of noise.
 TIMBRES = {
     "tone": ((1.0, 1.0),),
     "buzz": ((1.0, 1.0), (2.0, 0.7), (3.0, 0.55)),
     "reed": ((1.0, 1.0), (3.0, 0.6)),
     "organ": ((0.5, 0.6), (1.0, 1.0), (2.0, 0.6)),
     "chime": ((1.0, 1.0), (1.52, 0.7), (2.41, 0.6)),
-    "whistle": ((1.0, 1.0),),
+    "horn": ((1.0, 1.0), (2.0, 0.9)),
     "warble": ((1.0, 1.0), (2.0, 0.3)),
     "hiss": ((1.0, 1.0),),
 }

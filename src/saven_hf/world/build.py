@@ -1,0 +1,322 @@
+"""The world as a dataset on disk: mp4 files, parquet shards and a card that `load_dataset` opens."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..version import __version__
+from .captions import caption
+from .questions import Question, make_questions
+from .scenes import Scene
+from .splits import SPLITS, sample_scene, split_named
+from .video import write_video, written_whole
+
+
+VIDEOS_PER_SHARD, ROWS_PER_GROUP = 64, 100
+CONFIGS = ("qa", "captions")
+_MANIFEST = "world.json"
+
+
+class WorldBuildError(ValueError):
+    """A folder that holds another world than the one asked for, or a request that cannot be built."""
+
+
+class MissingDependencyError(ImportError):
+    """An optional package is needed and not installed."""
+
+
+def build_world(
+    out_dir: str | os.PathLike,
+    videos: int,
+    seed: int = 0,
+    split: str = "train",
+    size: tuple[int, int] = (64, 64),
+    segments: int | tuple[int, int] | None = None,
+    progress: bool = True,
+) -> dict:
+    """Write a split of the world; `load_dataset(out_dir, "qa")` and `"captions"` open it.
+
+        videos/<video_id>.mp4                H.264 and AAC
+        data/qa/<split>-00000-of-00002.parquet
+        data/captions/<split>-...            one row for each segment
+        README.md, world.json                the card with the configs, and what was asked for
+
+    Run it again after an interruption: what is complete is kept, and the result is the same. Nothing appears under
+    its name before it is complete. Call it with other splits to add them to the same folder.
+
+    Args:
+        out_dir: created where it does not exist.
+        videos: how many; their scene seeds are seed, seed + 1, ...
+        size: (height, width) of the pictures, even.
+        segments: as in `sample_scene`.
+        progress: show a bar.
+
+    Returns:
+        {"out", "split", "videos", "questions", "captions", "seconds"}: the folder, and what the split holds.
+
+    Raises:
+        WorldBuildError: `videos` is below 1, or the folder has this split with other arguments.
+        MissingDependencyError: the `datasets` library is not installed.
+    """
+    datasets = _import_datasets()
+    split_named(split)
+    if videos < 1:
+        raise WorldBuildError(f"A world has at least one video; {videos} were asked for.")
+    out = Path(out_dir)
+    wanted = {
+        "videos": videos,
+        "seed": seed,
+        "size": list(size),
+        "segments": list(segments) if isinstance(segments, tuple) else segments,
+        "code_version": __version__,
+    }
+    manifest = _read_manifest(out)
+    built = manifest.get(split)
+    if built is not None:
+        differing = [f"{name} {built.get(name)!r} instead of {wanted[name]!r}" for name in wanted
+                     if built.get(name) != wanted[name]]  # fmt: skip
+        if differing:
+            raise WorldBuildError(
+                f"{out} already has the split {split!r} with {', '.join(differing)}. Ask for the same again to "
+                "complete it, or give another folder."
+            )
+    for folder in ("videos", *(f"data/{config}" for config in CONFIGS)):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for stale in out.rglob("*.partial"):  # of a run that was killed
+        stale.unlink()
+    _write_manifest(out, manifest | {split: built or wanted})
+
+    shards = -(-videos // VIDEOS_PER_SHARD)
+    counts = {"questions": 0, "captions": 0, "seconds": 0.0}
+    with tqdm(total=videos, unit="video", desc=f"world {split}", disable=not progress) as bar:
+        for shard in range(shards):
+            first = shard * VIDEOS_PER_SHARD
+            numbers = range(seed + first, seed + min(first + VIDEOS_PER_SHARD, videos))
+            scenes = [sample_scene(number, split, segments) for number in numbers]
+            questions = [make_questions(scene) for scene in scenes]
+            captions = [caption(scene) for scene in scenes]
+            counts["questions"] += sum(map(len, questions))
+            counts["captions"] += sum(map(len, captions))
+            counts["seconds"] += sum(scene.duration for scene in scenes) / 1e6
+            names = {config: _shard_name(out, config, split, shard, shards) for config in CONFIGS}
+            if all(name.is_file() for name in names.values()):
+                bar.update(len(scenes))
+                continue
+            for scene in scenes:
+                path = out / "videos" / f"{scene.video_id}.mp4"
+                if not path.is_file():
+                    write_video(scene, path, size)
+                bar.update()
+            rows = {"qa": _qa_rows(out, scenes, questions), "captions": _caption_rows(scenes, captions)}
+            for config, name in names.items():
+                with written_whole(name) as partial:
+                    _write_parquet(partial, rows[config], _features(datasets)[config])
+    manifest[split] = wanted | counts
+    _write_manifest(out, manifest)
+    with written_whole(out / "README.md") as partial:
+        Path(partial).write_text(_card(manifest), encoding="utf-8")
+    return _summary(out, split, manifest)
+
+
+def _import_datasets():
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Writing a dataset needs the datasets library, which is not installed: pip install "saven-hf[train]"'
+        ) from error
+    return datasets
+
+
+def _read_manifest(out: Path) -> dict:
+    path = out / _MANIFEST
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if out.is_dir() and any(out.iterdir()):
+        raise WorldBuildError(f"{out} holds other files and no {_MANIFEST}: give a folder that is new or empty.")
+    return {}
+
+
+def _write_manifest(out: Path, manifest: dict) -> None:
+    with written_whole(out / _MANIFEST) as partial:
+        Path(partial).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _shard_name(out: Path, config: str, split: str, shard: int, shards: int) -> Path:
+    return out / "data" / config / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def _write_parquet(path: str, rows: list[dict], features) -> None:
+    # Not Dataset.to_parquet: it turns off the dictionary of video columns, which stores the bytes of a video that
+    # several rows share once. pyarrow comes with the datasets library.
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+    parquet.write_table(table, path, row_group_size=ROWS_PER_GROUP, dictionary_pagesize_limit=1 << 30)
+
+
+def _summary(out: Path, split: str, manifest: dict) -> dict:
+    kept = ("videos", "questions", "captions", "seconds")
+    return {"out": str(out), "split": split} | {name: manifest[split][name] for name in kept}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def _features(datasets) -> dict:
+    """Columns of each config; times are seconds."""
+    text, number = datasets.Value("string"), datasets.Value("float64")
+    chance = {"picture": number, "sound": number, "text": number, "timeless": number}
+    qa = {
+        "id": text,
+        "video_id": text,
+        "video": datasets.Video(),
+        "duration": number,
+        "question": text,
+        "options": datasets.List(text),
+        "answer": text,
+        "answer_text": text,
+        "question_type": text,
+        "category": text,
+        "audio_type": text,
+        "evidence": datasets.List(datasets.List(number)),
+        "checks": {"family": text, "needs": text, "chance": chance},
+        "source": text,
+        "provenance": {
+            "models": datasets.List(text),
+            "prompt_hashes": datasets.List(text),
+            "code_version": text,
+            "seed": datasets.Value("int64"),
+            "split": text,
+        },
+    }
+    captions = {
+        "video_id": text,
+        "segment": datasets.Value("int32"),
+        "start": number,
+        "end": number,
+        "visual_caption": text,
+        "audio_caption": text,
+        "av_caption": text,
+    }
+    return {"qa": datasets.Features(qa), "captions": datasets.Features(captions)}
+
+
+def _qa_rows(out: Path, scenes: list[Scene], questions: list[list[Question]]) -> list[dict]:
+    rows = []
+    for scene, asked in zip(scenes, questions, strict=True):
+        # Bytes, so that a shard is whole by itself; parquet stores those of rows that share a video once.
+        video = {"bytes": (out / "videos" / f"{scene.video_id}.mp4").read_bytes(), "path": None}
+        for at, question in enumerate(asked):
+            rows.append(
+                {
+                    "id": f"{scene.video_id}-{at}",
+                    "video_id": scene.video_id,
+                    "video": video,
+                    "duration": scene.duration / 1e6,
+                    "question": question.text,
+                    "options": list(question.options),
+                    "answer": question.answer,
+                    "answer_text": question.answer_text,
+                    "question_type": question.question_type,
+                    "category": question.category,
+                    "audio_type": _audio_type(scene, question),
+                    "evidence": [[start / 1e6, end / 1e6] for start, end in question.evidence],
+                    "checks": {
+                        "family": question.family,
+                        "needs": question.needs,
+                        "chance": question.chance and question.chance._asdict(),
+                    },
+                    "source": "world",
+                    "provenance": {
+                        "models": [],
+                        "prompt_hashes": [],
+                        "code_version": __version__,
+                        "seed": scene.seed,
+                        "split": scene.split,
+                    },
+                }
+            )
+    return rows
+
+
+def _audio_type(scene: Scene, question: Question) -> str:
+    """The timbres heard in the evidence."""
+    heard = {
+        event.kind.timbre
+        for start, end in question.evidence
+        for event in scene.sounds
+        if event.start < end and start < event.end
+    }
+    return ", ".join(sorted(heard))
+
+
+def _caption_rows(scenes: list[Scene], captions) -> list[dict]:
+    return [
+        {
+            "video_id": scene.video_id,
+            "segment": one.segment,
+            "start": one.start / 1e6,
+            "end": one.end / 1e6,
+            "visual_caption": one.visual,
+            "audio_caption": one.audio,
+            "av_caption": one.text,
+        }
+        for scene, of_scene in zip(scenes, captions, strict=True)
+        for one in of_scene
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Card
+
+
+def _card(manifest: dict) -> str:
+    """README.md: the configs of all complete splits, what they hold, how to open them."""
+    complete = [split for split in SPLITS if "questions" in manifest.get(split, {})]
+    lines = ["---", "pretty_name: The SAVEn world", "license: apache-2.0", "language: [en]"]
+    lines += ["task_categories: [video-text-to-text]", "tags: [video, audio, synthetic, audio-visual]", "configs:"]
+    for config in CONFIGS:
+        lines += [f"- config_name: {config}"] + (["  default: true"] if config == "qa" else []) + ["  data_files:"]
+        for split in complete:
+            lines += [f"  - split: {split}", f"    path: data/{config}/{split}-*.parquet"]
+    lines += [
+        "---",
+        "",
+        "# The SAVEn world",
+        "",
+        "Procedural videos whose picture, sound and time are known exactly, with questions in the three formats of",
+        "SAVEn-Vid and dense captions. Most questions need both sound and picture; `checks.chance` holds the exact",
+        "accuracy of the best guesser that has only the picture, only the sound, only the text, or no time.",
+        "",
+        "| split | videos | hours | questions | captions | first seed | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for split in complete:
+        one = manifest[split]
+        lines.append(
+            f"| {split} | {one['videos']} | {one['seconds'] / 3600:.2f} | {one['questions']} | {one['captions']} | "
+            f"{one['seed']} | {SPLITS[split].description} |"
+        )
+    lines += [
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        'questions = load_dataset("path/to/this/folder", "qa")',
+        'captions = load_dataset("path/to/this/folder", "captions")',
+        "```",
+        "",
+        "Times are seconds, half-open [start, end). `videos/` holds the same files as the column `video`. `answer` is",
+        "a letter, `answer_text` the answer in words; a question without `options` is open only.",
+        "",
+        f"Made by saven_hf {__version__}: `saven world --out DIR --videos N --seed S --split NAME` writes it again.",
+        "",
+    ]
+    return "\n".join(lines)

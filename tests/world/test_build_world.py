@@ -1,0 +1,143 @@
+"""The world on disk, opened by the datasets library."""
+
+import builtins
+import json
+from pathlib import Path
+
+import pytest
+
+from saven_hf.world import SPLITS, build, caption, make_questions, sample_scene
+from saven_hf.world.build import MissingDependencyError, WorldBuildError, build_world
+
+
+datasets = pytest.importorskip("datasets", reason="the datasets library writes the world: pip install saven-hf[train]")
+
+SMALL = {"size": (32, 32), "segments": 4, "progress": False}
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built") / "world"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "VIDEOS_PER_SHARD", 2)
+        summaries = [build_world(folder, 3, 5, "train", **SMALL), build_world(folder, 2, 0, "vfr", **SMALL)]
+    return folder, summaries
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(folder, config, **options):
+        return datasets.load_dataset(str(folder), config, cache_dir=str(tmp_path / "cache"), **options)
+
+    return load
+
+
+def test_summary(world):
+    folder, (train, vfr) = world
+    assert train["videos"] == 3 and train["questions"] == sum(len(make_questions(scene)) for scene in scenes(train))
+    assert vfr["split"] == "vfr" and vfr["out"] == str(folder)
+    assert train["seconds"] == pytest.approx(sum(scene.duration for scene in scenes(train)) / 1e6)
+
+
+def scenes(summary):
+    first = 5 if summary["split"] == "train" else 0
+    return [sample_scene(first + at, summary["split"], segments=4) for at in range(summary["videos"])]
+
+
+def test_questions_open_with_load_dataset(world, load):
+    folder, (train, vfr) = world
+    qa = load(folder, "qa")
+    assert set(qa) == {"train", "vfr"} and qa["vfr"].num_rows == vfr["questions"]
+    rows = list(qa["train"].cast_column("video", datasets.Video(decode=False)))
+    asked = [(scene, question) for scene in scenes(train) for question in make_questions(scene)]
+    for row, (scene, question) in zip(rows, asked, strict=True):
+        assert row["question"] == question.text and row["options"] == list(question.options)
+        assert row["answer"] == question.answer and row["options"]["ABCD".index(row["answer"])] == row["answer_text"]
+        assert row["video_id"] == scene.video_id and row["duration"] == scene.duration / 1e6
+        assert all(0 <= start < end <= row["duration"] for start, end in row["evidence"])
+        assert row["checks"]["chance"] == question.chance._asdict() and row["checks"]["needs"] == question.needs
+        assert row["provenance"]["split"] == "train" and row["source"] == "world"
+        assert row["video"]["bytes"] == (folder / "videos" / f"{scene.video_id}.mp4").read_bytes()
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+def test_videos_are_stored_once_and_decoded_lazily(world, load):
+    folder, _ = world
+    shards = sorted((folder / "data/qa").glob("train-*"))
+    assert [shard.name for shard in shards] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    videos = sum(path.stat().st_size for path in (folder / "videos").glob("train-*"))
+    assert sum(shard.stat().st_size for shard in shards) < 1.3 * videos + 40_000
+    pytest.importorskip("torchcodec", reason="datasets decodes videos with torchcodec")
+    row = next(iter(load(folder, "qa", split="vfr", streaming=True)))
+    assert row["video"][0].shape == (3, 32, 32)
+
+
+def test_captions_open_with_load_dataset(world, load):
+    folder, (train, _) = world
+    rows = list(load(folder, "captions", split="train"))
+    wanted = [(scene.video_id, one) for scene in scenes(train) for one in caption(scene)]
+    for row, (video_id, one) in zip(rows, wanted, strict=True):
+        assert (row["video_id"], row["segment"]) == (video_id, one.segment)
+        assert (row["start"], row["end"]) == (one.start / 1e6, one.end / 1e6)
+        assert (row["visual_caption"], row["audio_caption"], row["av_caption"]) == (one.visual, one.audio, one.text)
+
+
+def test_an_interrupted_run_is_completed_to_the_same_files(world, tmp_path, monkeypatch):
+    folder, _ = world
+    monkeypatch.setattr(build, "VIDEOS_PER_SHARD", 2)
+    written = []
+
+    def write_video(scene, path, size, write=build.write_video):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(scene, path, size)
+
+    again = tmp_path / "world"
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_video", write_video)
+        with pytest.raises(KeyboardInterrupt):
+            build_world(again, 3, 5, "train", **SMALL)
+    assert not (again / "README.md").exists() and "questions" not in json.loads((again / "world.json").read_text())
+    (again / "videos" / "train-00000007.mp4.1.partial").write_bytes(b"half")
+    build_world(again, 3, 5, "train", **SMALL)
+    build_world(again, 2, 0, "vfr", **SMALL)
+    assert contents(again) == contents(folder)
+    assert build_world(again, 3, 5, "train", **SMALL)["videos"] == 3
+    assert contents(again) == contents(folder)
+
+
+def test_another_world_is_not_mixed_in(world, tmp_path):
+    folder, _ = world
+    with pytest.raises(WorldBuildError, match="videos 3 instead of 4, seed 5 instead of 0"):
+        build_world(folder, 4, 0, "train", **SMALL)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(WorldBuildError, match="holds other files"):
+        build_world(tmp_path, 1, **SMALL)
+    with pytest.raises(WorldBuildError, match="at least one video; 0 were"):
+        build_world(tmp_path / "none", 0, **SMALL)
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        build_world(tmp_path / "none", 1, split="validation", **SMALL)
+
+
+def test_card_names_the_splits(world):
+    card = (world[0] / "README.md").read_text()
+    assert SPLITS["vfr"].description in card and "| train | 3 |" in card
+
+
+def test_without_the_datasets_library(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without_datasets(name, *arguments, **options):
+        if name == "datasets":
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_datasets)
+    with pytest.raises(MissingDependencyError, match=r'pip install "saven-hf\[train\]"'):
+        build_world(tmp_path / "world", 1)
+    assert not (tmp_path / "world").exists()
