@@ -20,8 +20,9 @@ def test_plan_counts_what_the_model_is_fed(make, sampling, loaded, tmp_path):
     plan = saven_hf.plan(path, **sampling)
     assert plan.tokens == session.fed.tokens
     assert plan.frames == session.fed.frames
-    # Sound is heard in whole patches of 160 ms.
+    # Sound is heard in whole patches of 160 ms, and no longer than the medium is.
     assert plan.audio_seconds == pytest.approx(session.fed.audio_seconds, abs=0.17)
+    assert session.fed.audio_seconds <= session.fed.video_seconds
 
 
 def test_plan_knows_the_size_of_an_encoded_video(loaded, tmp_path):

@@ -192,17 +192,22 @@ class VideoSession:
 
     def _note_memory(self) -> None:
         """A memory knows how many frames it is made of, but not when each of them was."""
-        self.fed.frames, self.fed.audio_seconds = self.memory.num_frames, self.memory.audio_seconds
-        self.fed.video_seconds = self.memory.duration / 1e6
+        self.fed.frames = self.memory.num_frames
+        self._note_lengths(self.memory.audio_seconds, self.memory.duration)
 
     def _note_tensors(self, media: dict[str, torch.Tensor]) -> None:
         if "frame_mask" in media:
             times = media["frame_times"][media["frame_mask"]].tolist()
             self.fed.frames, self.fed.frame_times = len(times), _seconds(times)
+        columns = 0
         if "input_features_mask" in media:
             columns = media["input_features_mask"].sum().item() // FBANK_FRAMES_PER_PATCH
-            self.fed.audio_seconds = columns * PATCH_STEP_US / 1e6
-        self.fed.video_seconds = media["video_durations"].sum().item() / 1e6
+        self._note_lengths(columns * PATCH_STEP_US / 1e6, media["video_durations"].sum().item())
+
+    def _note_lengths(self, audio_seconds: float, duration: int) -> None:
+        # The last patch of sound is completed with silence; nobody was fed more than there is.
+        self.fed.video_seconds = duration / 1e6
+        self.fed.audio_seconds = min(audio_seconds, self.fed.video_seconds) if duration else audio_seconds
 
 
 def ask(video, question: str | Iterable[str], model=None, **options) -> list[Answer]:
