@@ -45,8 +45,9 @@ def build_world(
         data/captions/<split>-...            one row for each segment
         README.md, world.json                the card with the configs, and what was asked for
 
-    Run it again after an interruption: what is complete is kept, and the result is the same. Nothing appears under
-    its name before it is complete. Call it with other splits to add them to the same folder.
+    Run it again after an interruption: what is complete is kept, and the result is the same, but for a few pixels that
+    H.264 encoders do not promise. Nothing appears under its name before it is complete. Call it with other splits to
+    add them to the same folder.
 
     Args:
         out_dir: created where it does not exist.
