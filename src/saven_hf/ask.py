@@ -21,6 +21,7 @@ from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, NO_TIME, PATCH_STEP_US
 from .savenvideo.media import open_media
 from .savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS
 from .savenvideo.processing_savenvideo import subtitle_message
+from .savenvideo.subtitles import embedded_subtitles, read_subtitles
 from .savenvideo.times import parse_spans
 
 
@@ -111,8 +112,6 @@ class VideoSession:
             with open_media(video) as media:
                 self.kind = media.kind
         if subtitles is not None:
-            from .savenvideo.subtitles import embedded_subtitles, read_subtitles
-
             lines = embedded_subtitles(video) if subtitles == "embedded" else read_subtitles(subtitles)
             self.system = [subtitle_message(lines)]
 

@@ -5,6 +5,9 @@ import torch
 from batches import gap, inputs_for, logits_of
 from tiny import VIDEO, tiny_model, video_media
 
+import saven_hf
+from saven_hf.demo import render
+
 
 peft = pytest.importorskip("peft", reason="needs peft: pip install 'saven-hf[train]'")
 
@@ -196,3 +199,33 @@ class TestSFTTrainer:
         model.model.vision_tower.register_forward_pre_hook(lambda *_: seen.append(1))
         self.train(tmp_path, model, max_steps=1, gradient_checkpointing=False)
         assert seen == [1]
+
+    def test_stock_trl_takes_our_processor(self, tmp_path):
+        """Without a collator of ours: an `images` column makes trl hand messages, media and all, to the processor."""
+        trl = pytest.importorskip("trl", reason="needs trl: pip install 'saven-hf[train]'")
+        datasets = pytest.importorskip("datasets", reason="needs datasets: pip install 'saven-hf[train]'")
+        model, processor = saven_hf.load()
+        render(tmp_path / "clip.mp4")
+        video = {"type": "video", "video": str(tmp_path / "clip.mp4")}
+        question = {"role": "user", "content": [video, {"type": "text", "text": "What is seen at 1 s?"}]}
+        answer = {"role": "assistant", "content": [{"type": "text", "text": "a red circle"}]}
+        rows = datasets.Dataset.from_list([{"messages": [question, answer], "images": []}] * 2)
+        seen = []
+        model.model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+        settings = {
+            "output_dir": str(tmp_path / "out"),
+            "max_steps": 1,
+            "per_device_train_batch_size": 2,
+            "assistant_only_loss": True,
+            "bf16": False,
+            "use_cpu": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "max_length": None,
+        }
+        trl.SFTTrainer(
+            model=model, args=trl.SFTConfig(**settings), train_dataset=rows, processing_class=processor
+        ).train()
+        assert seen[0]["pixel_values_videos"].shape[:2] == (2, 16)
+        assert seen[0]["query_times"].tolist() == [[1_000_000]] * 2
+        assert seen[0]["input_features"].shape[0] == 2

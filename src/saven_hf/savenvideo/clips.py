@@ -58,12 +58,12 @@ class Clip:
     memory = None
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
-        """Chosen frames by index, uint8 `(n, 3, height, width)`."""
-        raise NotImplementedError
+        """Chosen frames by index, uint8 `(n, 3, height, width)`; only where there are `frame_times`."""
+        raise ValueError(f"A {type(self).__name__} holds no frames to read.")
 
     def samples(self, first: int, last: int) -> torch.Tensor:
-        """Samples [first, last) of the sound, float32 `(samples,)`."""
-        raise NotImplementedError
+        """Samples [first, last) of the sound, float32 `(samples,)`; only where there is sound."""
+        raise ValueError(f"A {type(self).__name__} holds no sound to read.")
 
     def close(self) -> None:
         """Let go of the file."""
