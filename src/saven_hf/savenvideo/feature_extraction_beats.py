@@ -1,13 +1,12 @@
 """Sound to the fbank windows that BEATs reads: Kaldi filterbanks in torch, cut so that patches tile the track."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
-from transformers.audio_utils import mel_filter_bank, window_function
+from transformers.audio_utils import window_function
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType, logging
@@ -24,33 +23,85 @@ PREEMPHASIS = 0.97
 MIN_FREQUENCY = 20.0
 INT16_SCALE = 2.0**15  # Kaldi reads 16-bit samples as they are; ours lie in [-1, 1].
 
-# Frames transformed at once. It bounds the working memory (about 40 MB) whatever the length of the track.
-FRAMES_PER_BLOCK = 4096
+# Frames transformed at once. It bounds the working memory (about 20 MB) whatever the length of the track, and what
+# one step of the FFT touches stays in the processor's cache.
+FRAMES_PER_BLOCK = 1024
+
+# Bands next to a loud tone, or in which a noise happens to cancel, hold little but the rounding errors of the float32
+# steps before them. To agree there too, everything up to the power spectrum rounds as kaldi-native-fbank does: the
+# same operations in the same order, each a torch operation of its own so that none is fused. Do not regroup terms.
 
 
 @lru_cache(maxsize=8)
 def _analysis(num_mel_bins: int, sampling_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Povey window `(frame_length,)` and mel filters `(fft_bins, num_mel_bins)`, both float32."""
+    """Povey window `(frame_length,)` and mel filters `(fft_length / 2, num_mel_bins)`, both float32."""
     frame_length = round(sampling_rate * FRAME_LENGTH_SECONDS)
     fft_length = 2 ** math.ceil(math.log2(frame_length))
     window = window_function(frame_length, "povey", periodic=False)
-    with warnings.catch_warnings():
-        # With 128 bins the lowest filters are narrower than an FFT bin and some stay empty. Kaldi's do too.
-        warnings.simplefilter("ignore")
-        filters = mel_filter_bank(
-            num_frequency_bins=fft_length // 2 + 1,
-            num_mel_filters=num_mel_bins,
-            min_frequency=MIN_FREQUENCY,
-            max_frequency=sampling_rate / 2,
-            sampling_rate=sampling_rate,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
-    return torch.from_numpy(window).float(), torch.from_numpy(filters).float()
+
+    # The edges of the triangles are rounded to float32, which moves the smallest weights by a thousandth: the filters
+    # of `transformers.audio_utils` are exact and would be that far off.
+    def mel(hertz: torch.Tensor) -> torch.Tensor:
+        return 1127 * (1 + hertz / 700).double().log().float()
+
+    low, high = mel(torch.tensor([MIN_FREQUENCY, sampling_rate / 2], dtype=torch.float32))
+    edges = low + torch.arange(num_mel_bins + 2) * ((high - low) / (num_mel_bins + 1))
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    bins = mel(torch.arange(fft_length // 2, dtype=torch.float32) * (sampling_rate / fft_length))[:, None]
+    filters = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
+    return torch.from_numpy(window).float(), filters
+
+
+def _fft(real: torch.Tensor, imag: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """FFT of `(length, ...)` along the first axis, length a power of two, in the order of kissfft's radix-4 steps.
+
+    kaldi-native-fbank calls kissfft, which in its Linux x86-64 wheels is compiled to add the two products of a complex
+    multiplication one by one to the next term (`a + p - q`, not `a + (p - q)`), just where these lines do.
+    """
+    length = real.shape[0]
+    if length == 1:
+        return real, imag
+    if length == 2:
+        return tuple(torch.cat([part[:1] + part[1:], part[:1] - part[1:]]) for part in (real, imag))
+
+    # Four interleaved transforms of a quarter of the length, all at once: (length / 4, 4, ...).
+    real, imag = _fft(real.unflatten(0, (-1, 4)), imag.unflatten(0, (-1, 4)))
+    phase = torch.outer(torch.arange(4), torch.arange(length // 4)).double() * (-2 * math.pi / length)
+    cos, sin = (part.to(real).view(4, -1, *[1] * (real.ndim - 2)) for part in (phase.cos(), phase.sin()))
+    r0, r1, r2, r3 = real.unbind(1)
+    i0, i1, i2, i3 = imag.unbind(1)
+    r1, i1 = r1 * cos[1] - i1 * sin[1], i1 * cos[1] + r1 * sin[1]
+    p2, q2, i2 = r2 * cos[2], i2 * sin[2], i2 * cos[2] + r2 * sin[2]
+    p3, q3, i3 = r3 * cos[3], i3 * sin[3], i3 * cos[3] + r3 * sin[3]
+    # Sums and differences of the even two, 0 and 2, and of the odd two, 1 and 3.
+    r02, r0_2, i02, i0_2 = r0 + p2 - q2, r0 + q2 - p2, i0 + i2, i0 - i2
+    r13, r1_3, i13 = r1 - q3 + p3, r1 - p3 + q3, i1 + i3
+    return (
+        torch.cat([r02 + r13, r0_2 + i1 - i3, r02 - r13, r0_2 + i3 - i1]),
+        torch.cat([i02 + i13, i0_2 - r1_3, i02 - i13, i0_2 + r1_3]),
+    )
+
+
+def _power_spectrum(frames: torch.Tensor) -> torch.Tensor:
+    """Power of real `(fft_length, frames)` in the bins below the Nyquist frequency, `(fft_length / 2, frames)`."""
+    # One complex transform of half the length holds that of the even samples and that of the odd ones: its bins k and
+    # half - k give the spectrum's bins k and half - k, for k = 1 ... half / 2.
+    real, imag = _fft(frames[0::2], frames[1::2])
+    half = real.shape[0]
+    middle = half // 2
+    r, r_mirror = real[1 : middle + 1], real[middle:].flip(0)
+    i, i_mirror = imag[1 : middle + 1], imag[middle:].flip(0)
+    phase = -math.pi * (torch.arange(1, middle + 1).double() / half + 0.5)[:, None]
+    cos, sin = phase.cos().to(real), phase.sin().to(real)
+    r_difference, i_sum = r - r_mirror, i + i_mirror
+    p, q, turned = r_difference * cos, i_sum * sin, i_sum * cos + r_difference * sin
+    lower = (r + r_mirror + p - q).square() + (i - i_mirror + turned).square()
+    upper = (r + r_mirror + q - p).square() + (i_mirror - i + turned).square()
+    return torch.cat([(real[:1] + imag[:1]).square(), lower[:-1] / 4, upper.flip(0) / 4])
 
 
 def kaldi_fbank(waveform: torch.Tensor, sampling_rate: int = 16_000, num_mel_bins: int = 128) -> torch.Tensor:
-    """Log mel filterbank as Kaldi computes it, without dither.
+    """Log mel filterbank as kaldi-native-fbank computes it, without dither.
 
     Frames of 25 ms every 10 ms, only those that fit entirely (`snip_edges`); mean removed, pre-emphasis 0.97, povey
     window, power spectrum, triangular filters in mel space from 20 Hz to the Nyquist frequency, natural logarithm of
@@ -67,22 +118,25 @@ def kaldi_fbank(waveform: torch.Tensor, sampling_rate: int = 16_000, num_mel_bin
     frame_length = round(sampling_rate * FRAME_LENGTH_SECONDS)
     frame_shift = round(sampling_rate * FRAME_SHIFT_SECONDS)
     window, filters = (tensor.to(waveform.device) for tensor in _analysis(num_mel_bins, sampling_rate))
-    fft_length = (filters.shape[0] - 1) * 2
+    fft_length = filters.shape[0] * 2
     num_frames = max(0, 1 + (waveform.shape[-1] - frame_length) // frame_shift)
-    fbank = torch.empty(*waveform.shape[:-1], num_frames, num_mel_bins, device=waveform.device)
+    shape = (*waveform.shape[:-1], num_frames, num_mel_bins)
+    fbank = torch.empty(shape, dtype=torch.float32, device=waveform.device)
     if num_frames == 0:
         return fbank
 
     epsilon = torch.finfo(torch.float32).eps
     all_frames = waveform.unfold(-1, frame_length, frame_shift)  # a view: (..., frames, frame_length)
     for start in range(0, num_frames, FRAMES_PER_BLOCK):
-        frames = all_frames[..., start : start + FRAMES_PER_BLOCK, :].float() * INT16_SCALE
-        frames = frames - frames.mean(dim=-1, keepdim=True)
+        block = all_frames[..., start : start + FRAMES_PER_BLOCK, :].float() * INT16_SCALE
+        frames = block.reshape(-1, frame_length).T.contiguous()  # (frame_length, frames): steps act on whole rows
+        frames = frames - sum(frames) / frame_length  # Python's sum adds sample after sample, torch's does not.
         # Kaldi's pre-emphasis takes the sample before the first to be the first itself.
-        previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        frames = (frames - PREEMPHASIS * previous) * window
-        power = torch.fft.rfft(frames, n=fft_length).abs().square()
-        fbank[..., start : start + FRAMES_PER_BLOCK, :] = (power @ filters).clamp(min=epsilon).log()
+        previous = torch.cat([frames[:1], frames[:-1]])
+        frames = (frames - PREEMPHASIS * previous) * window[:, None]
+        power = _power_spectrum(torch.nn.functional.pad(frames, (0, 0, 0, fft_length - frame_length)))
+        mel = (power.T @ filters).clamp(min=epsilon).log()
+        fbank[..., start : start + FRAMES_PER_BLOCK, :] = mel.view(*block.shape[:-1], num_mel_bins)
     return fbank
 
 
