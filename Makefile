@@ -33,6 +33,7 @@ peer-tests: $(READY) ## run transformers' own test suites against our classes
 bench: $(READY) ## run the benchmarks; each prints ratios measured in the same run
 	$(BIN)/python benchmarks/decode_speed.py
 	$(BIN)/python benchmarks/encode_memory.py
+	$(BIN)/python benchmarks/cache_speed.py
 	$(BIN)/python benchmarks/gpu_full_size.py $$(command -v nvidia-smi >/dev/null || echo --tiny)
 
 clean: ## remove the environment and caches

@@ -16,6 +16,7 @@ from .savenvideo import (
     SAVEnVideoModel,
     SAVEnVideoProcessor,
     SAVEnVideoVideoProcessor,
+    TowerFeatures,
     VideoMemory,
 )
 from .savenvideo.media_errors import MediaError
@@ -36,6 +37,7 @@ __all__ = [
     "SAVEnVideoModel",
     "SAVEnVideoProcessor",
     "SAVEnVideoVideoProcessor",
+    "TowerFeatures",
     "VideoMemory",
     "VideoSession",
     "__version__",

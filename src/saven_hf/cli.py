@@ -136,6 +136,118 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--json", action="store_true", help="print one JSON object")
     world.set_defaults(run=_world)
 
+    validate = verbs.add_parser(
+        "validate",
+        help="check your own training data and name its bad lines",
+        description="Check a JSONL file of chat messages with videos, images and sounds (docs/data.md says how it is "
+        "written): every bad line is named, with what is wrong and what to do.",
+        epilog="example:\n  saven validate mine.jsonl --media",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    validate.add_argument("file", help="JSONL, one row of messages a line")
+    validate.add_argument(
+        "--media",
+        action="store_true",
+        help="also open every video, image and sound, and compare times with its length",
+    )
+    validate.add_argument("--json", action="store_true", help="print one JSON object")
+    validate.set_defaults(run=_validate)
+
+    cache = verbs.add_parser(
+        "cache",
+        help="run the frozen towers once over all media, and train from what they said",
+        description="Store what the frozen vision and audio towers make of every video, image and sound of a folder, "
+        "or of a JSONL file of messages. Training from the cache gives the same loss without decoding anything. A run "
+        "that was killed goes on where it was; several may fill one folder.",
+        epilog="examples:\n"
+        "  saven cache videos/ --out cache --fps 4 --dtype float16\n"
+        "  saven cache mine.jsonl --model savenvideo-7b-init --out cache --workers 8\n"
+        "  accelerate launch --num-processes 8 -m saven_hf.cli cache mine.jsonl --out cache     (one part per GPU)\n"
+        "  saven cache mine.jsonl --out cache --shard $SLURM_ARRAY_TASK_ID --num-shards $SLURM_ARRAY_TASK_COUNT",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cache.add_argument("source", help="a folder of media, or a JSONL file of messages")
+    cache.add_argument("--out", metavar="DIR", required=True, help="folder of the cache, new or begun")
+    cache.add_argument(
+        "--root", metavar="DIR", help="names are paths below it (default: where the media or the rows are)"
+    )
+    cache.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="of the stored features (default: the model's)"
+    )
+    cache.add_argument("--workers", metavar="N", type=_positive(int), default=1, help="media at a time (default: 1)")
+    cache.add_argument("--shard", metavar="I", type=int, help="encode only the I-th of --num-shards parts, from 0 on")
+    cache.add_argument(
+        "--num-shards", metavar="N", type=_positive(int), help="in how many parts the media are divided"
+    )
+    cache.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_sampling(cache)
+    _add_model(cache)
+    cache.set_defaults(run=_cache)
+
+    evaluate = verbs.add_parser(
+        "eval",
+        help="measure a model on a benchmark, with controls",
+        description="Ask a model all questions of a benchmark and write every answer, all figures with intervals, and "
+        "a report. A run that was stopped goes on where it was. The benchmark world asks about held-out videos of the "
+        "procedural world; world-sync asks whether sound and picture are in time.",
+        epilog="controls, each run beside the plain one:\n"
+        "  mute (digital silence)   no-audio (no sound track)   black (black frames)   mute+black\n"
+        "  no-time (no times of frames, sound and question)     clock=+100 (every time 100 s later)\n"
+        "examples:\n"
+        "  saven eval --benchmark world --out run\n"
+        "  saven eval --benchmark world --split iid,vfr --control mute,black,mute+black --out run --data videos\n"
+        "  saven eval --benchmark world-sync --out run-sync --fps 4",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("--benchmark", required=True, choices=("world", "world-sync"), help="what to ask")
+    evaluate.add_argument("--out", metavar="DIR", required=True, help="folder of the run, new or begun")
+    evaluate.add_argument("--data", metavar="DIR", help="folder where videos are kept (default: OUT/videos)")
+    evaluate.add_argument(
+        "--split", metavar="NAMES", default="iid", help="splits of the world, joined by commas (default: iid)"
+    )
+    evaluate.add_argument("--control", metavar="NAMES", default="", help="controls, joined by commas")
+    evaluate.add_argument("--videos", metavar="N", type=_positive(int), help="videos of each split")
+    evaluate.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the first one (default: 0)")
+    evaluate.add_argument("--batch-size", metavar="N", type=_positive(int), help="questions answered at once")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_sampling(evaluate)
+    _add_model(evaluate)
+    evaluate.set_defaults(run=_eval)
+
+    train = verbs.add_parser(
+        "train",
+        help="train a stage by a recipe, on the recipe's data or your own",
+        description="Train one stage: a recipe says what trains, from which model, on which data, how fast. Started "
+        "again after an interruption, it goes on from the last checkpoint. Several GPUs: `accelerate launch "
+        "--config_file FILE -m saven_hf.cli train RECIPE`.",
+        epilog="examples:\n"
+        "  saven train tiny       (the embedded model from nothing: its parts, its world, all four stages)\n"
+        "  saven train 7b/saven-24gb --data mine.jsonl --set output_dir=runs/mine --set lora.r=16\n"
+        "  saven train --keys     (every key of a recipe, its default and what it means)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "recipe", nargs="?", help='a YAML file, the name of one that is shipped, as "7b/saven", or "tiny": everything'
+    )
+    train.add_argument(
+        "--data",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="JSONL of messages (docs/data.md), or a dataset, instead of the recipe's; may be repeated",
+    )
+    train.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a key of the recipe; may be repeated",
+    )
+    train.add_argument("--out", metavar="DIR", default="runs/tiny", help='where "tiny" goes (default: runs/tiny)')
+    train.add_argument("--keys", action="store_true", help="explain the keys of a recipe, and do nothing else")
+    train.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    train.set_defaults(run=_train)
+
     convert = verbs.add_parser(
         "convert",
         help="turn published checkpoints into our classes",
@@ -267,6 +379,131 @@ def _world(args: argparse.Namespace) -> None:
           f"{result['seconds']:.0f} s, {result['questions']} questions, {result['captions']} captions")  # fmt: skip
 
 
+def _validate(args: argparse.Namespace) -> None:
+    from .data.messages import DataError, validate_messages
+
+    report = validate_messages(args.file, check_media=args.media, progress=not args.json)
+    if args.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        for problem in report.problems:
+            print(f"{report.file}:{problem}")
+        if report.left_out:
+            print(f"... and {report.left_out} more")
+        print(report)
+    if not report.ok:
+        found = (
+            f"{report.bad_rows} of {report.rows} rows cannot be trained on." if report.rows else "it holds no rows."
+        )
+        raise DataError(found, report.file)
+
+
+def _cache(args: argparse.Namespace) -> None:
+    from .hub import load
+    from .training.cache import FeatureCacheError, build_cache, list_media, local_device
+
+    if (args.shard is None) != (args.num_shards is None):
+        raise _UsageError("--shard I and --num-shards N go together.")
+    media = list_media(args.source, args.root)
+    model, processor = load(args.model, args.device or local_device())
+    report = build_cache(
+        media,
+        args.out,
+        model,
+        processor,
+        dtype=args.dtype,
+        shard=args.shard,
+        num_shards=args.num_shards,
+        workers=args.workers,
+        progress=not args.json,
+        **_sampling(args),
+    )
+    if args.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        for name, reason in report.failed.items():
+            print(f"{name}: {reason}")
+        print(report)
+    if report.failed:
+        raise FeatureCacheError(f"{len(report.failed)} media could not be encoded; all others are in the cache")
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from .evaluation import control_named, evaluate_sync, evaluate_world
+    from .hub import load
+    from .world import SPLITS
+
+    splits = [name for name in args.split.split(",") if name]
+    controls = [name for name in args.control.split(",") if name]
+    unknown = [name for name in splits if name not in SPLITS]
+    if unknown or not splits:
+        raise _UsageError(f"there is no split {(unknown or [''])[0]!r}: choose of {', '.join(SPLITS)}.")
+    for name in controls:
+        control_named(name)  # a wrong name shall be told before the model is loaded
+    if args.seed < 0:
+        raise _UsageError(f"the seed must be at least 0, not {args.seed}.")
+    if args.sampling == "query":
+        raise _UsageError("videos are encoded before they are asked about: --sampling query cannot be measured here.")
+    options = _sampling(args) | {
+        name: value for name, value in (("videos", args.videos), ("batch_size", args.batch_size)) if value is not None
+    }
+    options |= {"media_dir": args.data, "seed": args.seed, "progress": not args.json}
+    if args.benchmark == "world-sync":
+        if len(splits) > 1 or controls:
+            raise _UsageError("world-sync takes one split and no control.")
+        summary = evaluate_sync(*load(args.model, args.device), args.out, splits[0], **options)
+    else:
+        summary = evaluate_world(*load(args.model, args.device), args.out, splits, controls, **options)
+    if args.json:
+        print(json.dumps(summary))
+        return
+    print(f"{100 * summary['accuracy']:.1f} % right; tables are in {os.path.join(args.out, 'report.md')}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from .training.recipe import RecipeError, explain, load_recipe, shipped_recipes
+
+    if args.keys:
+        for name, default, meaning in explain():
+            print(f"{name}{'' if default in (None, '', [], {}) else f' = {default}'}\n    {meaning}")
+        return
+    if args.recipe is None:
+        raise _UsageError(f"name a recipe: a YAML file, or one of tiny, {', '.join(shipped_recipes())}.")
+    if args.recipe == "tiny":
+        _train_tiny(args)
+        return
+    try:
+        recipe = load_recipe(args.recipe, args.set, args.data)
+    except RecipeError as error:
+        raise _UsageError(str(error)) from error
+    try:
+        from .training.trainer import train
+    except ImportError as error:
+        raise _UsageError(f"training needs more packages ({error}): pip install 'saven-hf[train]'") from error
+    try:
+        result = train(recipe)
+    except RecipeError as error:
+        raise _UsageError(str(error)) from error
+    if int(os.environ.get("RANK", 0)):
+        return
+    if args.json:
+        print(json.dumps(asdict(result)))
+        return
+    loss = "" if result.loss is None else f", loss {result.loss:.4f}"
+    print(f"{result.steps} updates{loss}: {result.model}" + (f", merged: {result.merged}" if result.merged else ""))
+
+
+def _train_tiny(args: argparse.Namespace) -> None:
+    if args.data or args.set:
+        raise _UsageError("'tiny' trains everything on the world; --data and --set belong to a single recipe.")
+    try:
+        from .training.tiny import train_tiny
+    except ImportError as error:
+        raise _UsageError(f"training needs more packages ({error}): pip install 'saven-hf[train]'") from error
+    folder = train_tiny(args.out)
+    print(json.dumps({"model": str(folder)}) if args.json else folder)
+
+
 def _convert_beats(args: argparse.Namespace) -> None:
     from .peers.beats import convert_beats
 
@@ -287,16 +524,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from transformers.utils import logging as transformers_logging
 
     from .ask import QuestionError, QuestionFileError
+    from .data.messages import DataError
+    from .evaluation import ControlError, RunMismatchError
     from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
     from .savenvideo.media_errors import MediaError
+    from .training.cache import FeatureCacheError
     from .world import MissingDependencyError, WorldBuildError
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
     mendable += (QuestionError, QuestionFileError, FileExistsError, FileNotFoundError)
-    mendable += (WorldBuildError, MissingDependencyError)
+    mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
+    mendable += (ControlError, RunMismatchError)
     try:
         args.run(args)
     except mendable as error:

@@ -83,7 +83,7 @@ def savenvideo_config(**overrides) -> SAVEnVideoConfig:
         "resampler_intermediate_size": 40,
         "queries_per_window": 2,
         "window_seconds": 1.0,
-        "num_time_scales": 8,
+        "time_periods": [0.5, 2.0, 10.0, 60.0],
     }
     return SAVEnVideoConfig(**{**fields, **overrides})
 

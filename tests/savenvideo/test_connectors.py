@@ -83,7 +83,9 @@ class TestTemporalLinearProjection:
     def test_is_a_linear_map_of_sinusoids_of_seconds_and_relative_position(self):
         tlp = shaken_model().model.temporal_projection
         time, duration = 5_025_431, 7_000_000
-        seconds = [0.02 * (28_800 / 0.02) ** (scale / 31) for scale in range(32)]
+        sixtieths = [1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30]
+        hours = [3600 * part for part in (1, 2, 3, 6, 12, 24)]
+        seconds = [0.02, 0.05, 0.1, 0.2, 0.5, *sixtieths, *(60 * part for part in sixtieths), *hours]
         angles = [2 * math.pi * time / round(period * 1e6) for period in seconds]
         feature = [math.sin(a) for a in angles] + [math.cos(a) for a in angles] + [time / duration]
         weight, bias = tlp.projection.weight.double(), tlp.projection.bias.double()
@@ -93,14 +95,14 @@ class TestTemporalLinearProjection:
 
     def test_phases_do_not_lose_precision_with_time(self):
         tlp = TemporalLinearProjection(tiny_config())
-        periods = torch.tensor(tlp.periods)
+        count = len(tlp.periods)
         # Whole turns of each period later, its phase is bit for bit the same.
         for index, period in enumerate(tlp.periods):
-            turns = 8 * HOUR // period
+            turns = max(1, 8 * HOUR // period)
             times = torch.tensor([1_234, 1_234 + turns * period])
             features = tlp.features(times, torch.tensor(0))
-            assert torch.equal(features[0, [index, 32 + index]], features[1, [index, 32 + index]])
-        assert periods[0] == 20_000 and periods[-1] == 28_800_000_000
+            assert torch.equal(features[0, [index, count + index]], features[1, [index, count + index]])
+        assert tlp.periods[0] == 20_000 and tlp.periods[-1] == 86_400_000_000
 
     def test_unknown_times_give_zeros_and_unknown_durations_no_position(self):
         tlp = shaken_model().model.temporal_projection
@@ -303,7 +305,7 @@ class TestKeys:
         assert shares == pytest.approx([1 / 3] * 3)
         assert weights[0, -4:].eq(0).all()
 
-    @pytest.mark.parametrize("settings", [{"query_anchors": False}, {"num_time_scales": 1}, {"resampler_layers": 1}])
+    @pytest.mark.parametrize("settings", [{"query_anchors": False}, {"time_periods": [10.0]}, {"resampler_layers": 1}])
     def test_options_of_shape_and_anchors(self, settings):
         out = tokens(shaken_model(**settings), *sample())
         assert out.shape == (4, 32) and torch.isfinite(out).all()

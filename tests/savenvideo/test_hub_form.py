@@ -221,6 +221,7 @@ class TestRemoteCode:
             "memory.py",
             "modeling_beats.py",
             "modeling_savenvideo.py",
+            "tower_features.py",
         } <= sources
         auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
         assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"}

@@ -283,7 +283,7 @@ class TestFingerprint:
             ({"window_seconds": 5.0}, False),
             ({"balance_modalities": False}, False),
             ({"image_mean": (0.4, 0.5, 0.5)}, False),
-            ({"longest_time_period": 3600.0}, False),
+            ({"time_periods": [float(period) for period in range(1, 34)]}, False),
         ],
     )
     def test_settings_that_change_tokens_change_it(self, settings, same):

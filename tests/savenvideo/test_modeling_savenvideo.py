@@ -268,7 +268,7 @@ class TestErrors:
         ("settings", "message"),
         [
             ({"resampler_heads": 5}, r"resampler_hidden_size \(24\).*resampler_heads \(5\)"),
-            ({"shortest_time_period": 30_000.0}, "shortest_time_period"),
+            ({"time_periods": [1.0, 0.0]}, "time_periods"),
             ({"vision_config": {"model_type": "clip_vision_model"}}, "clip_vision_model"),
             ({"text_config": {"model_type": "no_such_model"}}, "no_such_model"),
             ({"audio_config": {"patch_size": 8, "num_mel_bins": 128}}, "patch_size is 8"),

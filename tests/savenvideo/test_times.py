@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saven_hf.savenvideo.times import format_time, parse_spans, parse_times
+from saven_hf.savenvideo.times import format_time, has_unclear_times, parse_spans, parse_times, shift_times
 
 
 def seconds(values):
@@ -149,3 +149,17 @@ def test_a_colon_behind_a_time_is_punctuation():
     assert parse_times("At 00:00:05.500: what is shown?") == [5_500_000]
     assert parse_times("From 0:05 to 0:09: what is heard?") == [5_000_000, 9_000_000]
     assert parse_times("code 12:34:56:07") == []
+
+
+def test_clock_readings_move_and_nothing_else_does():
+    text = "From 00:00:01.500 to 1:02, in 4:3, at 12:30 pm, 2 circles"
+    assert shift_times(text, 2_000_000) == "From 00:00:03.500 to 1:02, in 4:3, at 12:30 pm, 2 circles".replace(
+        "1:02", "00:01:04.000"
+    )
+
+
+@pytest.mark.parametrize("text", ["for 5 s", "the first minute and the first 2 minutes", "from 1 to 13 seconds"])
+def test_lengths_and_moments_cannot_be_told_apart(text):
+    assert has_unclear_times(text)
+    with pytest.raises(ValueError, match="not be moved|cannot be moved"):
+        shift_times(text, 1)

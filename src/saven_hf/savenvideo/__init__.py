@@ -23,6 +23,7 @@ from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
 from .modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
 from .processing_savenvideo import SAVEnVideoProcessor
+from .tower_features import TowerFeatures
 from .video_processing_savenvideo import SAVEnVideoVideoProcessor
 
 
@@ -55,5 +56,6 @@ __all__ = [
     "SAVEnVideoModel",
     "SAVEnVideoProcessor",
     "SAVEnVideoVideoProcessor",
+    "TowerFeatures",
     "VideoMemory",
 ]

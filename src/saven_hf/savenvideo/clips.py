@@ -22,8 +22,9 @@ from transformers.video_utils import VideoMetadata, convert_to_rgb
 
 from .layout import NO_TIME
 from .media import open_media
-from .media_errors import NoAudioError, UnsupportedMediaError
+from .media_errors import MediaError, NoAudioError, UnsupportedMediaError
 from .times import LONGEST
+from .tower_features import is_tower_features
 
 
 logger = logging.get_logger(__name__)
@@ -48,7 +49,7 @@ class Clip:
         duration: in microseconds; 0 if unknown.
         num_samples: length of its sound; 0 if it has none.
         sound_start: time of the first sample in microseconds.
-        memory: the `VideoMemory` that stands for the medium, if one does.
+        memory: the `VideoMemory` or `TowerFeatures` that stands for the medium, if one does.
     """
 
     frame_times: list[int]
@@ -76,7 +77,7 @@ class Clip:
 
 
 class MemoryClip(Clip):
-    """A `VideoMemory`: nothing is left to read."""
+    """A `VideoMemory` or `TowerFeatures`: nothing is left to read."""
 
     def __init__(self, memory):
         self.memory = memory
@@ -111,7 +112,7 @@ class ArrayClip(Clip):
 
 
 class FileClip(Clip):
-    """A file. It stays open, and nothing of it is kept, until `close`."""
+    """A file, or a part of it. It stays open, and nothing of it is kept, until `close`."""
 
     def __init__(
         self,
@@ -120,15 +121,24 @@ class FileClip(Clip):
         settings: Mapping[str, Any] | None = None,
         with_sound: bool = True,
         sampling_rate: int = 16_000,
+        part: tuple[int, int] | None = None,
     ):
         self._media = media
         self._settings = settings
         self._sampling_rate = sampling_rate
         self.frame_times = list(frame_times)
         self.duration = media.duration
+        self._first_sample = 0
         if with_sound and media.has_audio:
-            self.num_samples = media.num_audio_samples(sampling_rate)
-            self.sound_start = media.audio_start
+            total = media.num_audio_samples(sampling_rate)
+            last = total
+            if part is not None:
+                self._first_sample, last = (
+                    min(max(((time - media.audio_start) * sampling_rate + 500_000) // 1_000_000, 0), total)
+                    for time in part
+                )
+            self.num_samples = last - self._first_sample
+            self.sound_start = self._time_of(0)
 
     def frames(self, indices):
         size = self._settings["size"] if self._settings["do_resize"] else None
@@ -136,11 +146,12 @@ class FileClip(Clip):
         return self._media.frames_at(times, size, _DECODER_RESAMPLE[self._settings["resample"]])[0]
 
     def samples(self, first, last):
-        start, end = (
-            self.sound_start + (position * 1_000_000 + self._sampling_rate // 2) // self._sampling_rate
-            for position in (first, last)
-        )
-        return self._media.audio(start, end, self._sampling_rate)[0]
+        return self._media.audio(self._time_of(first), self._time_of(last), self._sampling_rate)[0]
+
+    def _time_of(self, sample: int) -> int:
+        """When a sample of the sound begins."""
+        position, rate = self._first_sample + sample, self._sampling_rate
+        return self._media.audio_start + (position * 1_000_000 + rate // 2) // rate
 
     def close(self):
         self._media.close()
@@ -159,11 +170,15 @@ def _end_of(times: Sequence[int]) -> int:
 
 
 def is_memory(value: Any) -> bool:
-    return getattr(value, "is_video_memory", False) is True
+    """A `VideoMemory` or `TowerFeatures`, of this copy of the code or of another."""
+    return getattr(value, "is_video_memory", False) is True or is_tower_features(value)
 
 
 def is_file(value: Any) -> bool:
-    """A path, bytes, a file object, or the `{"path", "bytes"}` of an undecoded column of `datasets`."""
+    """A path, bytes, a file object, or the `{"path", "bytes"}` of an undecoded column of `datasets`.
+
+    Such a dict may also have `start` and `end`, in seconds: of a part of the file, whose clock stays the file's.
+    """
     if isinstance(value, Mapping):
         return "path" in value or "bytes" in value
     return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(value, "read")
@@ -254,8 +269,8 @@ def num_per_sample(media: Any, kind: str, count: int) -> list[int] | None:
 
 def _unknown(kind: str, value: Any) -> str:
     forms = {
-        "video": "a path, bytes, a file object, a VideoMemory, frames as (n, 3, h, w) or (n, h, w, 3), a list of "
-        f"frames, or a dict with keys among {FRAME_KEYS}",
+        "video": "a path, bytes, a file object, a VideoMemory, TowerFeatures, frames as (n, 3, h, w) or "
+        f"(n, h, w, 3), a list of frames, or a dict with keys among {FRAME_KEYS}",
         "image": "a path, bytes, a PIL image, or an array (3, h, w) or (h, w, 3)",
         "sound": "a path, bytes, a 1-D waveform, or a dict with 'array' and 'sampling_rate'",
     }
@@ -445,11 +460,11 @@ def open_video(
 def _open_video_file(video, settings, sampling_rate) -> Clip:
     media = _open_media(video)
     try:
-        times = []
+        times, part = [], _part_of(video, media)
         if media.kind == "image":
             times = [NO_TIME]
         elif media.has_video and settings["do_sample_frames"] is False:
-            times = media.frame_times()
+            times = [time for time in media.frame_times() if part is None or part[0] <= time < part[1]]
         elif media.has_video:
             times = media.sample_times(
                 sampling=settings["sampling"],
@@ -457,8 +472,9 @@ def _open_video_file(video, settings, sampling_rate) -> Clip:
                 fps=settings["fps"],
                 max_frames=settings["max_frames"],
                 spans=settings["spans"],
+                part=part,
             )
-        return FileClip(media, times, settings, settings["use_audio_in_video"], sampling_rate)
+        return FileClip(media, times, settings, settings["use_audio_in_video"], sampling_rate, part)
     except BaseException:
         media.close()
         raise
@@ -472,11 +488,14 @@ def open_image(image: Any, settings: Mapping[str, Any]) -> Clip:
         frames = to_frames([image], settings["input_data_format"])
         return ArrayClip(frames, [NO_TIME])
     media = _open_media(image)
-    if media.kind != "image":
+    try:
+        if media.kind != "image":
+            kind = "a video" if media.kind == "video" else "sound"
+            raise UnsupportedMediaError(f"{media.label}: this file is {kind}, not an image: pass it as {kind}.")
+        return FileClip(media, [NO_TIME], settings, with_sound=False, part=_part_of(image, media))
+    except BaseException:
         media.close()
-        kind = "a video" if media.kind == "video" else "sound"
-        raise UnsupportedMediaError(f"{media.label}: this file is {kind}, not an image: pass it as {kind}.")
-    return FileClip(media, [NO_TIME], settings, with_sound=False)
+        raise
 
 
 def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Clip:
@@ -486,14 +505,19 @@ def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Cli
         waveform_rate: of a waveform that does not say its own, in Hz; None if unknown.
         sampling_rate: that the sound is wanted at, in Hz.
     """
+    if is_tower_features(audio):
+        audio = audio.without_picture()
     if is_memory(audio):
         return MemoryClip(audio)
     if is_file(audio):
         media = _open_media(audio)
-        if not media.has_audio:
+        try:
+            if not media.has_audio:
+                raise NoAudioError(f"{media.label}: the file was passed as audio, but has no sound.")
+            return FileClip(media, [], sampling_rate=sampling_rate, part=_part_of(audio, media))
+        except BaseException:
             media.close()
-            raise NoAudioError(f"{media.label}: the file was passed as audio, but has no sound.")
-        return FileClip(media, [], sampling_rate=sampling_rate)
+            raise
     if isinstance(audio, Mapping):
         if "array" not in audio:
             raise ValueError(f"A sound given as a dict must have 'array' and 'sampling_rate', got {sorted(audio)}.")
@@ -509,6 +533,22 @@ def _open_media(source: Any):
             raise ValueError("A file given as a dict has neither 'path' nor 'bytes'.")
         source = data if data is not None else path
     return open_media(source)
+
+
+def _part_of(source: Any, media) -> tuple[int, int] | None:
+    """Start and end in microseconds of the part of a file that is meant; None for all of it."""
+    given = {name: source.get(name) for name in ("start", "end")} if isinstance(source, Mapping) else {}
+    given = {name: _microseconds(time, name) for name, time in given.items() if time is not None}
+    if not given:
+        return None
+    start, end = given.get("start", 0), given.get("end", max(media.duration, 1))
+    if media.kind == "image" or not (start < end and 0 <= start < media.duration):
+        length = "is an image" if media.kind == "image" else f"is {media.duration / 1e6} s long"
+        raise MediaError(
+            f"{media.label}: a part from {start / 1e6} s to {end / 1e6} s was asked of it, but it {length}: mend "
+            "'start' and 'end'."
+        )
+    return start, end
 
 
 def _array_clip(

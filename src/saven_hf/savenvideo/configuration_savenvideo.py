@@ -27,10 +27,8 @@ SO400M_PATCH14_384 = {
 
 # What decides, besides the weights and their shapes, how a medium becomes tokens. Named one by one: where a folder
 # lies, how its model was trained and what a later transformers adds to a config must not outdate an encoded video.
-MEDIA_FIELDS = (
-    "vision_feature_layer",
-    "image_mean",
-    "image_std",
+TOWER_FIELDS = ("vision_feature_layer", "image_mean", "image_std")
+CONNECTOR_FIELDS = (
     "resampler_type",
     "resampler_heads",
     "resampler_attention",
@@ -41,9 +39,7 @@ MEDIA_FIELDS = (
     "balance_modalities",
     "time_fusion",
     "question_times",
-    "num_time_scales",
-    "shortest_time_period",
-    "longest_time_period",
+    "time_periods",
 )
 VISION_FIELDS = ("model_type", "image_size", "patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps")
 AUDIO_FIELDS = (
@@ -58,6 +54,15 @@ AUDIO_FIELDS = (
     "max_bucket_distance",
     "gated_relative_position",
     "upstream_padding_mask",
+)
+
+# Divisors of a second, a minute, an hour and a day, in seconds.
+_SIXTIETHS = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
+CLOCK_PERIODS = (
+    *(0.02, 0.05, 0.1, 0.2, 0.5),
+    *_SIXTIETHS,
+    *(60 * part for part in _SIXTIETHS),
+    *(3600 * part for part in (1, 2, 3, 6, 12, 24)),
 )
 
 
@@ -92,8 +97,8 @@ class SAVEnVideoConfig(PreTrainedConfig):
             does both.
         question_times: "separate" keeps window tokens free of the question, whose time tokens read spatially pooled
             keys of the whole medium; "joint" lets them join the queries of every window (the paper's reading).
-        num_time_scales, shortest_time_period, longest_time_period: sinusoids of the time feature; periods in seconds,
-            geometric between the two.
+        time_periods: periods of the sinusoids of the time feature, in seconds (our decision: divisors of a second, a
+            minute, an hour and a day, so that the digits of a clock reading are easy to read from them).
         resampler_max_keys: most keys attended to in one pass; windows are grouped up to it. Changes speed and memory,
             not results.
         tower_batch_size: most frames, or audio windows, that a tower sees in one pass. Changes memory, not results.
@@ -136,9 +141,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
 
     time_fusion: Literal["both", "token", "add"] = "both"
     question_times: Literal["separate", "joint"] = "separate"
-    num_time_scales: int = 32
-    shortest_time_period: float = 0.02
-    longest_time_period: float = 28_800.0
+    time_periods: list[float | int] | tuple[float | int, ...] = CLOCK_PERIODS
 
     resampler_max_keys: int = 65_536
     tower_batch_size: int = 32
@@ -174,11 +177,9 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 f"resampler_hidden_size ({self.resampler_hidden_size}) must be a multiple of resampler_heads "
                 f"({self.resampler_heads})."
             )
-        if not 0 < self.shortest_time_period < self.longest_time_period:
-            raise ValueError(
-                f"shortest_time_period ({self.shortest_time_period} s) must be above 0 and below "
-                f"longest_time_period ({self.longest_time_period} s)."
-            )
+        if not self.time_periods or min(self.time_periods) <= 0:
+            raise ValueError(f"time_periods must be periods above 0 s, got {list(self.time_periods)}.")
+        self.time_periods = [float(period) for period in self.time_periods]
         # Tools ask the top level (resizing, tying); the text model knows.
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__post_init__(**kwargs)
@@ -200,7 +201,11 @@ class SAVEnVideoConfig(PreTrainedConfig):
 
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
-        settings = {name: getattr(self, name) for name in MEDIA_FIELDS}
+        return self.tower_settings() | {name: getattr(self, name) for name in CONNECTOR_FIELDS}
+
+    def tower_settings(self) -> dict:
+        """The part of `media_settings` that concerns the towers alone, and so media that were encoded up to there."""
+        settings = {name: getattr(self, name) for name in TOWER_FIELDS}
         settings["vision_config"] = {name: getattr(self.vision_config, name) for name in VISION_FIELDS}
         settings["audio_config"] = {name: getattr(self.audio_config, name) for name in AUDIO_FIELDS}
         return settings

@@ -37,23 +37,21 @@ class Float32Linear(nn.Linear):
 class TemporalLinearProjection(nn.Module):
     r"""Time as a modality of its own: $h(t) = W f(t) + b$ (paper equation 1).
 
-    f(t), which the paper leaves open, is a sine and a cosine of t for each of `num_time_scales` periods (geometric,
-    20 ms to 8 h by default) and the relative position t / duration. Times are integer microseconds and phases are
-    taken by integer remainder, so an hour in, 10 ms are told apart as well as at the start; everything up to h is
-    float32 whatever the model's dtype or autocast.
+    f(t), which the paper leaves open, is a sine and a cosine of t for each of `time_periods` and the relative position
+    t / duration. The periods divide the clock's own cycles by default (a second, a minute, an hour, a day): a digit of
+    HH:MM:SS.mmm is a periodic function of time, and so easy to read from f(t). Times are integer microseconds and
+    phases are taken by integer remainder, so an hour in, 10 ms are told apart as well as at the start; everything up
+    to h is float32 whatever the model's dtype or autocast.
     """
 
     def __init__(self, config):
         super().__init__()
-        scales = config.num_time_scales
-        shortest, longest = config.shortest_time_period * 1e6, config.longest_time_period * 1e6
-        ratio = (longest / shortest) ** (1 / max(scales - 1, 1))
         # Plain integers, not a buffer: nothing to lose on the meta device or in a cast.
-        self.periods = [max(1, round(shortest * ratio**scale)) for scale in range(scales)]
-        self.projection = Float32Linear(2 * scales + 1, config.resampler_hidden_size)
+        self.periods = [max(1, round(period * 1e6)) for period in config.time_periods]
+        self.projection = Float32Linear(2 * len(self.periods) + 1, config.resampler_hidden_size)
 
     def features(self, times: torch.Tensor, durations: torch.Tensor) -> torch.Tensor:
-        """f(t): `(..., 2 * scales + 1)` float32 from int64 microseconds `times (...)` and `durations (...)`."""
+        """f(t): `(..., 2 * periods + 1)` float32 from int64 microseconds `times (...)` and `durations (...)`."""
         periods = torch.tensor(self.periods, dtype=torch.int64, device=times.device)
         # The remainder is exact; from there float32 is enough (and all that some devices have).
         phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)

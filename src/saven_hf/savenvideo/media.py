@@ -224,6 +224,7 @@ class Media:
         fps: float | None = None,
         max_frames: int | None = None,
         spans: list[tuple[int, int]] | None = None,
+        part: tuple[int, int] | None = None,
     ) -> list[int]:
         """True times (PTS) of the frames a sampling takes, ascending and unique; nothing is decoded.
 
@@ -235,14 +236,19 @@ class Media:
             num_frames: how many frames; a video with fewer gives all it has.
             max_frames: upper limit; where fps asks for more, the frames are spread over the whole video.
             spans: (start, end) in microseconds for "query"; (t, t) is widened to one second on each side.
+            part: (start, end) in microseconds: as if that were all of the video, on the video's own clock.
 
         Returns:
-            Microseconds; [0] for an image.
+            Microseconds; [0] for an image; nothing for a part in which no frame is shown.
         """
         if self._image is not None:
             return [0]
         index = self._index()
         spans = [(start + self.clock_offset, end + self.clock_offset) for start, end in spans or ()]
+        if part is not None:
+            index = index.between(*(time + self.clock_offset for time in part))
+            if not len(index):
+                return []
         chosen = choose_frames(index, sampling, num_frames, fps, max_frames, spans)
         return [int(time) - self.clock_offset for time in index.times[chosen]]
 

@@ -43,7 +43,7 @@ class AudioReader:
         self._label = source.label
         self._stream_index = stream_index
         self._container = None
-        self._rate = None
+        self._rate = self._chunks = None
         self.gaps: list[tuple[int, int]] = []
         self.packets = 0
         self.end = 0
@@ -53,6 +53,14 @@ class AudioReader:
         self.start = 0 if first is None or first.pts is None else self._time(first.pts)  # no timestamps: starts at 0
 
     def close(self):
+        if self._chunks is not None:
+            # The resampler has threads. Left to the garbage collector it could end in a forked process, which would
+            # wait for them for ever.
+            self._chunks.close()
+            self._chunks = self._rate = None
+        self._close_container()
+
+    def _close_container(self):
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -96,7 +104,7 @@ class AudioReader:
 
     def _frames(self):
         """Decoded audio frames from the beginning. A few undecodable packets leave a gap; more are an error."""
-        self.close()
+        self._close_container()
         self._container = open_container(*self._arguments)
         stream = self._container.streams[self._stream_index]
         read_only(self._container, stream)

@@ -125,6 +125,14 @@ class FrameIndex:
     def __len__(self):
         return len(self.times)
 
+    def between(self, start: int, end: int) -> "FramePart":
+        """The frames that begin in [start, end); the one that is on the screen meanwhile where none does."""
+        first, last = (int(np.searchsorted(self.times, time)) for time in (start, end))
+        if first == last and 0 < first and start < self.end:
+            first -= 1
+        keys = self.keys[(self.keys >= first) & (self.keys < last)]
+        return FramePart(self.times[first:last], keys - first, min(end, self.end))
+
     def delay(self, microseconds: int):
         """Show every frame that much later than its packet says; the track still begins where it began."""
         self.times = self.times + microseconds
@@ -142,8 +150,20 @@ class FrameIndex:
         return int(keys[usable[-1]]) if usable.size else 0
 
 
+@dataclass
+class FramePart:
+    """A stretch of a `FrameIndex`; times, keys, end: as its own."""
+
+    times: np.ndarray
+    keys: np.ndarray
+    end: int
+
+    def __len__(self):
+        return len(self.times)
+
+
 def choose_frames(
-    index: FrameIndex,
+    index: FrameIndex | FramePart,
     sampling: str = "uniform",
     num_frames: int = 16,
     fps: float | None = None,

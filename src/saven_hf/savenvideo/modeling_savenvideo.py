@@ -1,6 +1,7 @@
 """SAVEnVideo: a language model that watches, listens and knows when (paper section 4)."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -34,8 +35,9 @@ from .connectors import (
 from .layout import PATCH_STEP_US, TokenLayout, Window
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
+from .tower_features import TowerFeatures, is_tower_features
 from .towers import VISION_TOWERS, EncodedModality, encode_audio, encode_frames, load_vision_tower
-from .weights import execution_device, weights_fingerprint
+from .weights import execution_device, is_sharded, weights_fingerprint, weights_state
 
 
 # Placeholders of a model whose vocabulary does not know them yet, in the order of their config fields.
@@ -175,6 +177,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         self.resampler = build_connector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.layout = TokenLayout.from_config(config)
+        self._known_towers = None
         self.post_init()
         self.freeze_towers()
 
@@ -252,17 +255,22 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         return self._encode_media({"pixel_values_videos": pixel_values[:, None]}, {}, **kwargs)
 
     def _encode_media(
-        self, media: dict[str, torch.Tensor | None], memories: dict[int, VideoMemory], **kwargs
+        self, media: dict[str, torch.Tensor | None], encoded: dict[int, VideoMemory | TowerFeatures], **kwargs
     ) -> BaseModelOutputWithPooling:
-        """Run the towers on what is valid, then the connector; `memories` stand in for media, by index."""
+        """Run the towers on what is valid, then the connector; what is `encoded` stands in for media, by index."""
         media = {name: value for name, value in media.items() if value is not None}
-        count = max([*(len(value) for value in media.values()), *(index + 1 for index in memories)])
+        count = max([*(len(value) for value in media.values()), *(index + 1 for index in encoded)])
+        features = {index: medium for index, medium in encoded.items() if is_tower_features(medium)}
+        memories = {index: medium for index, medium in encoded.items() if index not in features}
+        self._check_features(features.values())
         frames = encode_frames(self.vision_tower, self.config, media, **kwargs)
         columns = encode_audio(self.audio_tower, self.config, media, **kwargs)
+        frames = frames.joined({index: (medium.picture, medium.frame_times) for index, medium in features.items()})
+        columns = columns.joined({index: (medium.sound, medium.column_times) for index, medium in features.items()})
 
         durations = [0] * count if "video_durations" not in media else media["video_durations"].tolist()
-        for index, memory in memories.items():
-            durations[index] = memory.duration
+        for index, medium in encoded.items():
+            durations[index] = medium.duration
         windows, owners = [], []
         first_frame = first_column = 0
         for index, (frame_times, column_times) in enumerate(
@@ -362,13 +370,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
                 "With question_times='joint' a video's tokens depend on the question, so it cannot be encoded ahead: "
                 "ask with the file itself, or use a model with question_times='separate'."
             )
-        if processor is None:
-            if not self.config._name_or_path:
-                raise ValueError("Pass `processor`: this model was not loaded from anywhere to load one from.")
-            # Whoever runs this class as remote code has trusted the folder that the processor is in.
-            remote = type(self).__module__.startswith("transformers_modules")
-            processor = AutoProcessor.from_pretrained(self.config._name_or_path, trust_remote_code=remote)
-        stream = processor.stream_video(video, **videos_kwargs)
+        stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
         device = execution_device(self.resampler)
         waiting = EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)
         tokens, pooled, num_frames, heard, released = [], [], 0, 0, 0
@@ -401,6 +403,80 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             encoder_hash=self.encoder_fingerprint(),
             preprocessing_hash=stream.preprocessing_hash,
         )
+
+    @torch.no_grad()
+    def encode_towers(self, video, processor=None, **videos_kwargs) -> TowerFeatures:
+        r"""
+        Run the towers over a medium once, so that what comes after them can be trained without them.
+
+        Args:
+            video: whatever the processor takes as a video; also the file of an image or of a sound.
+            processor, videos_kwargs: as in `encode_video`.
+
+        Returns:
+            `TowerFeatures` on the CPU, in the dtype of the towers, to be handed to the processor in place of the
+            medium. Beside them memory does not grow with the length of the video: it is read window by window.
+        """
+        stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
+        frames = [EncodedModality.absent(self.config.patches_per_frame, self.config.vision_config.hidden_size)]
+        columns = [EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)]
+        for chunk in stream:
+            for parts, part in (
+                (frames, encode_frames(self.vision_tower, self.config, chunk)),
+                (columns, encode_audio(self.audio_tower, self.config, chunk)),
+            ):
+                if len(part.times):
+                    parts.append(part.on("cpu"))
+        picture, sound = (EncodedModality.cat(parts[1:] or parts) for parts in (frames, columns))
+        return TowerFeatures(
+            picture=picture.states.to(self.vision_tower.dtype),
+            frame_times=picture.times,
+            sound=sound.states.to(self.audio_tower.dtype),
+            column_times=sound.times,
+            duration=stream.duration,
+            encoder_hash=self.tower_fingerprint(),
+            preprocessing_hash=stream.tower_preprocessing_hash,
+            sampling=stream.sampling,
+        )
+
+    def _processor_or(self, processor):
+        """`processor`, or if it is None the one from where the model came from."""
+        if processor is not None:
+            return processor
+        if not self.config._name_or_path:
+            raise ValueError("Pass `processor`: this model was not loaded from anywhere to load one from.")
+        # Whoever runs this class as remote code has trusted the folder that the processor is in.
+        remote = type(self).__module__.startswith("transformers_modules")
+        return AutoProcessor.from_pretrained(self.config._name_or_path, trust_remote_code=remote)
+
+    def tower_fingerprint(self) -> str:
+        """Hash of the towers alone, with their configuration.
+
+        Raises:
+            ValueError: the weights are sharded, so that no process has all of them.
+        """
+        towers, settings = (self.vision_tower, self.audio_tower), self.config.tower_settings()
+        if any(map(is_sharded, towers)):
+            raise ValueError(
+                "The towers are sharded: take the fingerprint before the model is, or from a copy that is not."
+            )
+        # Training asks in every step, and frozen towers stay what they were.
+        state = settings, weights_state(towers)
+        if self._known_towers is None or self._known_towers[0] != state:
+            self._known_towers = state, weights_fingerprint(towers, settings)
+        return self._known_towers[1]
+
+    def _check_features(self, features: Iterable[TowerFeatures]) -> None:
+        hashes = {medium.encoder_hash for medium in features}
+        # Sharded towers have no fingerprint; who shards them compares it first (`FeatureCache.check`).
+        if not hashes or is_sharded(self.vision_tower) or is_sharded(self.audio_tower):
+            return
+        own = self.tower_fingerprint()
+        for other in hashes - {own}:
+            raise ValueError(
+                f"These tower features were made by towers with the fingerprint {other}, this model's is {own}: "
+                "encode the video again with `model.encode_towers`, or a whole cache with `saven cache`."
+            )
 
     def encoder_fingerprint(self) -> str:
         """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration."""
@@ -451,7 +527,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         Args:
             input_ids (`(batch, seq)`): with every placeholder expanded to the tokens of its medium.
             mm_encoder_outputs (`dict`, *optional*): under `"video"` either the output of `get_video_features`, or a
-                list with one `VideoMemory` or None per medium.
+                list with one `VideoMemory`, `TowerFeatures` or None per medium.
             The media arguments are those of `get_video_features`.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -493,7 +569,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
     def resolve_media(
         self, media: dict[str, torch.Tensor | None], mm_encoder_outputs: dict | None
     ) -> BaseModelOutputWithPooling | None:
-        """Tokens of all media of a batch, from tensors, from memories, or both; None if there are no media."""
+        """Tokens of all media of a batch, from tensors, from what was encoded ahead, or both; None without media."""
         given = (mm_encoder_outputs or {}).get("video")
         tensors = any(media.get(name) is not None for name in ("pixel_values_videos", "input_features"))
         if given is None:
@@ -502,8 +578,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             if tensors:
                 raise ValueError("Got media both as tensors and as `mm_encoder_outputs`; pass one of them.")
             return given
-        memories = {index: memory for index, memory in enumerate(given) if memory is not None}
-        return self._encode_media(media, memories)
+        encoded = {index: medium for index, medium in enumerate(given) if medium is not None}
+        return self._encode_media(media, encoded)
 
 
 class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMixin):
@@ -534,6 +610,10 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
     def encode_video(self, video, processor=None, **videos_kwargs) -> VideoMemory:
         """See [`SAVEnVideoModel.encode_video`]."""
         return self.model.encode_video(video, processor, **videos_kwargs)
+
+    def encode_towers(self, video, processor=None, **videos_kwargs) -> TowerFeatures:
+        """See [`SAVEnVideoModel.encode_towers`]."""
+        return self.model.encode_towers(video, processor, **videos_kwargs)
 
     @can_return_tuple
     def forward(

@@ -19,6 +19,7 @@ from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from .layout import NO_TIME, TokenLayout, audio_column_times
 from .subtitles import Subtitle, format_subtitles
 from .times import parse_spans, parse_times
+from .tower_features import is_tower_features
 from .video_processing_savenvideo import SAVEnVideoVideoProcessor, SAVEnVideoVideoProcessorKwargs
 
 
@@ -248,8 +249,10 @@ class SAVEnVideoProcessor(ProcessorMixin):
                 its kind, and is expanded to as many tokens as the medium costs.
             videos: one video, a list of them or one list per sample. A video is
 
-                - a file (path, bytes, file object, `{"path", "bytes"}`): its picture and its sound;
-                - a `VideoMemory` of `model.encode_video`;
+                - a file (path, bytes, file object, `{"path", "bytes"}`): its picture and its sound; of a dict with
+                  `start` or `end` (seconds) what lies between them, on the clock of the whole file;
+                - a `VideoMemory` of `model.encode_video`, or `TowerFeatures` of `model.encode_towers` (which may also
+                  take the place of an image or a sound);
                 - frames `(n, 3, h, w)` or `(n, h, w, 3)`, or a list of them, dated by `video_metadata` or
                   `frame_times` (seconds);
                 - a dict with `frames`, `frame_times` (seconds), `audio` (a waveform), `sampling_rate`, `audio_start`
@@ -265,7 +268,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
         Returns:
             `input_ids`, `attention_mask`, and for the media of the batch in text order the tensors that
             `SAVEnVideoForConditionalGeneration` takes; names of a modality that no medium has are left out.
-            `mm_encoder_outputs` if a `VideoMemory` was given.
+            `mm_encoder_outputs` if a `VideoMemory` or `TowerFeatures` were given.
         """
         if "audios" in kwargs:
             raise ValueError("Sounds are passed as `audio`, not `audios`.")
@@ -382,7 +385,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
         with clip:
             if clip.memory is not None:
                 self._check_memory(clip.memory, settings)
-                return _Medium(None, [], None, NO_TIME, clip.duration, clip.memory)
+                times = clip.memory.frame_times.tolist() if is_tower_features(clip.memory) else []
+                return _Medium(None, times, None, NO_TIME, clip.duration, clip.memory)
             if len(clip.frame_times) > self.max_frames_in_tensor:
                 raise ValueError(
                     f"{len(clip.frame_times)} frames were asked for, more than max_frames_in_tensor="
@@ -396,12 +400,16 @@ class SAVEnVideoProcessor(ProcessorMixin):
             return _Medium(frames, clip.frame_times, waveform, clip.sound_start, clip.duration)
 
     def _check_memory(self, memory: Any, settings: dict) -> None:
-        own = self._hash(settings)
+        of_towers = is_tower_features(memory)
+        own = self._hash(settings, with_layout=not of_towers)
         if memory.preprocessing_hash != own:
+            these = "These TowerFeatures were" if of_towers else "This VideoMemory was"
             raise ValueError(
-                f"This VideoMemory was made with other preprocessing ({memory.preprocessing_hash[:12]}) than this "
-                f"processor's ({own[:12]}): encode the video again with this processor."
+                f"{these} made with other preprocessing ({memory.preprocessing_hash[:12]}) than this processor's "
+                f"({own[:12]}): encode the video again with this processor."
             )
+        if of_towers and not (len(memory.frame_times) or len(memory.column_times)):
+            raise ValueError("These TowerFeatures hold neither a picture nor a sound.")
 
     def _encode_media(self, media: list[_Medium], times: list[list[int] | None]) -> tuple[dict[str, Any], list[int]]:
         """Tensors of all media, and the number of tokens of each."""
@@ -423,6 +431,9 @@ class SAVEnVideoProcessor(ProcessorMixin):
             for row in heard:
                 num_frames = data["input_features_mask"][row].sum(-1).tolist()
                 columns[row] = audio_column_times(data["audio_times"][row].tolist(), num_frames)
+        for row, medium in enumerate(media):
+            if is_tower_features(medium.memory):
+                columns[row] = medium.memory.column_times.tolist()
 
         queries = []
         for medium, named_times in zip(media, times, strict=True):
@@ -438,11 +449,11 @@ class SAVEnVideoProcessor(ProcessorMixin):
 
         num_tokens = []
         for medium, medium_columns, query in zip(media, columns, queries, strict=True):
-            if medium.memory is not None:
-                num_tokens.append(medium.memory.num_tokens + len(query))
-            else:
+            if medium.memory is None or is_tower_features(medium.memory):
                 args = (medium.frame_times, medium_columns, medium.duration, len(query))
                 num_tokens.append(self.token_layout.num_tokens(*args))
+            else:
+                num_tokens.append(medium.memory.num_tokens + len(query))
         if any(medium.memory is not None for medium in media):
             data["mm_encoder_outputs"] = {"video": [medium.memory for medium in media]}
         return data, num_tokens
@@ -571,14 +582,19 @@ class SAVEnVideoProcessor(ProcessorMixin):
         """
         return self._hash(self.video_processor.settings(**videos_kwargs))
 
-    def _hash(self, settings: dict) -> str:
+    def tower_preprocessing_hash(self, **videos_kwargs) -> str:
+        """`preprocessing_hash` without the layout, which the towers know nothing of."""
+        return self._hash(self.video_processor.settings(**videos_kwargs), with_layout=False)
+
+    def _hash(self, settings: dict, with_layout: bool = True) -> str:
         pixels = ("size", "do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize")
         facts = {name: settings[name] for name in pixels}
         if settings["do_normalize"]:
             facts.update({name: _as_list(settings[name]) for name in ("image_mean", "image_std")})
         sound = ("feature_size", "sampling_rate", "patch_size", "patches_per_window", "mean", "std")
         facts.update({name: getattr(self.feature_extractor, name) for name in sound})
-        facts["layout"] = self.layout
+        if with_layout:
+            facts["layout"] = self.layout
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     # ------------------------------------------------------------------------------------------------- serving engines
@@ -659,7 +675,8 @@ class VideoStream:
         duration: in microseconds; 0 if unknown.
         frame_times: of all frames that will come, in microseconds.
         windows: `Window`s of the layout, one for each dict that iteration yields.
-        preprocessing_hash: see `SAVEnVideoProcessor.preprocessing_hash`.
+        preprocessing_hash, tower_preprocessing_hash: see the methods of `SAVEnVideoProcessor`.
+        sampling: how frames were chosen, see `SAVEnVideoVideoProcessor.sampling_of`.
     """
 
     def __init__(self, processor: SAVEnVideoProcessor, video: Any, videos_kwargs: dict):
@@ -673,7 +690,7 @@ class VideoStream:
         self._source = sources[0]
         with self._open() as clip:
             if clip.memory is not None:
-                raise ValueError("A VideoMemory is encoded already: pass it to the processor.")
+                raise ValueError(f"A {type(clip.memory).__name__} is encoded already: pass it to the processor.")
             self.duration, self.frame_times, self._num_samples = clip.duration, clip.frame_times, clip.num_samples
             self.windows = processor.token_layout.plan(
                 clip.frame_times, processor._columns(clip.num_samples, clip.sound_start), clip.duration
@@ -681,6 +698,8 @@ class VideoStream:
         if not self.windows:
             raise ValueError("There is neither a picture nor a sound to take from the video.")
         self.preprocessing_hash = processor._hash(self._settings)
+        self.tower_preprocessing_hash = processor._hash(self._settings, with_layout=False)
+        self.sampling = processor.video_processor.sampling_of(self._settings)
 
     def __len__(self) -> int:
         return len(self.windows)

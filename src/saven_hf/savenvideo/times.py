@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 
 MILLISECOND = 1_000
@@ -120,7 +121,29 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
     return [(min(span), max(span)) for span in _spans_in_text_order(text)]
 
 
-def _spans_in_text_order(text: str) -> list[tuple[int, int]]:
+def shift_times(text: str, offset: int) -> str:
+    """The text on a clock that reads `offset` microseconds more: its clock readings moved, as "HH:MM:SS.mmm".
+
+    Raises:
+        ValueError: a time is written another way ("at 5 s", "the first minute"): nothing says whether it is a moment,
+            which moves, or a length, which does not.
+    """
+    if has_unclear_times(text):
+        raise ValueError(f"Not all times of {text[:80]!r} are clock readings (HH:MM:SS), so they cannot be moved.")
+
+    def moved(match: re.Match) -> str:
+        return match[0] if _is_ratio_or_daytime(text, match) else format_time(_clock_value(match) + offset)
+
+    return _CLOCK.sub(moved, text)
+
+
+def has_unclear_times(text: str) -> bool:
+    """Whether a text has quantities of time ("5 s"), which may be moments or lengths."""
+    return any(mention.scale is not None for mention in _find_mentions(text))
+
+
+@lru_cache(maxsize=1024)  # spans and times of a question are asked for one after the other
+def _spans_in_text_order(text: str) -> tuple[tuple[int, int], ...]:
     mentions = _find_mentions(text)
     spans = []
     index = 0
@@ -137,7 +160,7 @@ def _spans_in_text_order(text: str) -> list[tuple[int, int]]:
             continue
         from_start = mention.scale is not None and _FROM_START_BEFORE.search(before)
         spans.append((0 if from_start else mention.value, mention.value))
-    return [span for span in spans if max(span) <= LONGEST]
+    return tuple(span for span in spans if max(span) <= LONGEST)
 
 
 def _before(text: str, start: int) -> str:
@@ -183,8 +206,8 @@ def _find_mentions(text: str) -> list[_Mention]:
 def _clock_value(match: re.Match) -> int:
     hours = int(match["hours"] or 0)
     minutes = int(match["mm"] or match["minutes"])
-    seconds = Fraction(match["seconds"] + (match["fraction"] or "").replace(",", "."))
-    return hours * HOUR + minutes * MINUTE + round(seconds * SECOND)
+    fraction = (match["fraction"] or ".")[1:].ljust(9, "0")
+    return hours * HOUR + minutes * MINUTE + int(match["seconds"]) * SECOND + round(int(fraction) / 1000)
 
 
 def _is_ratio_or_daytime(text: str, match: re.Match) -> bool:

@@ -17,6 +17,9 @@ from .weights import execution_device
 VISION_TOWERS = {"siglip_vision_model": SiglipVisionModel, "siglip2_vision_model": Siglip2VisionModel}
 
 
+PACKED = ("states", "times", "media")
+
+
 @dataclass
 class EncodedModality:
     """One modality of a batch after its tower, packed over what is valid, medium after medium.
@@ -35,6 +38,18 @@ class EncodedModality:
         none = torch.zeros(0, dtype=torch.int64)
         return cls(torch.zeros(0, rows, hidden_size), none, none)
 
+    @classmethod
+    def cat(cls, parts: list[EncodedModality]) -> EncodedModality:
+        """One after the other, on the device of the first."""
+        if len(parts) == 1:
+            return parts[0]
+        device = parts[0].states.device
+        return cls(*(torch.cat([getattr(part, name).to(device) for part in parts]) for name in PACKED))
+
+    def on(self, device: str | torch.device) -> EncodedModality:
+        """The rows on a device, without the tower's output."""
+        return EncodedModality(*(getattr(self, name).to(device) for name in PACKED))
+
     def by_medium(self, count: int) -> list[list[int]]:
         """The times of each of `count` media."""
         times, sizes = self.times.tolist(), torch.bincount(self.media, minlength=count).tolist()
@@ -47,11 +62,26 @@ class EncodedModality:
             return other
         if not len(other.times):
             return self
-        return EncodedModality(
-            torch.cat([self.states, other.states]),
-            torch.cat([self.times, other.times]),
-            torch.cat([self.media, other.media]),
-        )
+        return EncodedModality.cat([self, other])
+
+    def joined(self, encoded: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> EncodedModality:
+        """These rows and those of media that were encoded ahead, in the order of the media.
+
+        Args:
+            encoded: `states` and `times` of each, by the index of the medium.
+        """
+        ahead = [
+            EncodedModality(states, times, torch.full_like(times, index))
+            for index, (states, times) in sorted(encoded.items())
+            if len(times)
+        ]
+        if not ahead:
+            return self
+        if not len(self.times):
+            return EncodedModality.cat(ahead)
+        rows = EncodedModality.cat([self, *ahead])
+        order = torch.argsort(rows.media, stable=True)
+        return EncodedModality(*(getattr(rows, name)[order] for name in PACKED), tower=self.tower)
 
     def after(self, rows: int) -> EncodedModality:
         """All but the first `rows` rows."""

@@ -18,7 +18,14 @@ from .layout import NO_TIME
 
 logger = logging.get_logger(__name__)
 
-SAMPLINGS = ("uniform", "fps", "keyframe", "query")
+# The ways to choose frames, and the settings that each of them reads.
+_NUMBERS_OF = {
+    "uniform": ("num_frames",),
+    "fps": ("fps", "max_frames"),
+    "keyframe": ("num_frames", "fps", "max_frames"),
+    "query": ("num_frames", "spans"),
+}
+SAMPLINGS = tuple(_NUMBERS_OF)
 _INTERPOLATIONS = {
     PILImageResampling.NEAREST: "nearest-exact",
     PILImageResampling.BILINEAR: "bilinear",
@@ -132,6 +139,17 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
         if set(named_sides) != {"height", "width"}:
             raise ValueError(f"size must have a height and a width, for frames all get the same, got {named_sides}.")
         return named_sides["height"], named_sides["width"]
+
+    @staticmethod
+    def sampling_of(settings: dict[str, Any]) -> dict[str, Any]:
+        """Of all settings those that decide which part of a file is watched and heard; can be written as JSON."""
+        if settings["do_sample_frames"] is False:
+            chosen = {"sampling": "all"}
+        else:
+            chosen = {name: settings[name] for name in ("sampling", *_NUMBERS_OF[settings["sampling"]])}
+        if chosen.get("spans") is not None:
+            chosen["spans"] = [list(span) for span in chosen["spans"]]
+        return {**chosen, "use_audio_in_video": settings["use_audio_in_video"]}
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
@@ -265,7 +283,7 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
         for index, source in enumerate(sources):
             with named(f"videos[{index}]", len(sources)), self.open(source, settings) as clip:
                 if clip.memory is not None:
-                    raise ValueError("A VideoMemory has no frames left: pass it to SAVEnVideoProcessor.")
+                    raise ValueError("An encoded medium has no frames left: pass it to SAVEnVideoProcessor.")
                 frames.append(self.read(clip, settings))
                 times.append(clip.frame_times)
                 durations.append(clip.duration)

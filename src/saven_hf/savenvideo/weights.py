@@ -18,6 +18,20 @@ def execution_device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a process holds no more than its part of the weights (FSDP2, tensor parallelism, DeepSpeed ZeRO-3)."""
+    # By what marks a DTensor and a partitioned parameter: torch may have been built without its distributed part.
+    return any(hasattr(weight, "placements") or hasattr(weight, "ds_id") for weight in module.parameters())
+
+
+def weights_state(modules: Sequence[nn.Module]) -> list[tuple[int, int]]:
+    """Where the parameters of `modules` lie and how often they were written to: equal while nothing touched them.
+
+    A hundred times cheaper than their fingerprint. It misses what is written through `.data`.
+    """
+    return [(weight.data_ptr(), weight._version) for module in modules for weight in module.parameters()]
+
+
 def weights_fingerprint(modules: Sequence[nn.Module], settings: dict) -> str:
     """Hash of the parameters of `modules` and of `settings`: 16 hexadecimal digits.
 

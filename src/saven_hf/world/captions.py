@@ -5,8 +5,11 @@ Captions name every attribute of a picture and of a sound but the clutter, which
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from .pictures import SCALES, fade_at, pose
 from .questions import span_text
 from .scenes import Draw, Picture, Scene, Sound
 from .splits import generator, split_named
@@ -17,6 +20,8 @@ from .vocabulary import (
     PICTURE_PLURALS,
     PLACES,
     SILENT,
+    PictureKind,
+    plural_of,
 )
 
 
@@ -31,6 +36,9 @@ _BOTH = (
     ("What happens {span}? {Seen}, while {heard}.", "While {heard}, {seen}, {span}."),
 )
 _HEARD = (("{sound} is heard", "there is {sound}", "one hears {sound}"), ("{sound} sounds", "{sound} can be heard"))
+# Of a moment: sizes from the smallest to the largest that a growing shape has, and steps across and down a frame.
+SIZES = ("tiny", "small", "smallish", "medium", "large", "huge")
+GRID = 16
 _LANES = ("left", "in the middle", "right"), ("top", "in the middle", "bottom")
 
 
@@ -79,6 +87,69 @@ def describe_picture(picture: Picture) -> str:
         f"{NUMBER_WORDS[picture.copies]} {PICTURE_PLURALS[picture.kind]}" if many else PICTURE_NAMES[picture.kind]
     )
     return f"{subject} {MOTIONS[picture.motion][many]} {_place(picture)} on a {picture.background} background"
+
+
+class Moment(NamedTuple):
+    """What one frame shows by itself, as finely as it can be seen, and nothing that takes two frames.
+
+    Attributes:
+        copies: 0 before the first event, when nothing but black is shown.
+        size: a word of `SIZES`.
+        column, row: place in sixteenths of the frame, from the left and from the top.
+        fading: in a cross-fade, the weaker of the two pictures; all else is that of the stronger one.
+    """
+
+    copies: int
+    size: str | None
+    colour: str | None
+    shape: str | None
+    column: int | None
+    row: int | None
+    background: str
+    fading: PictureKind | None = None
+
+    def describe(self, told: Collection[str] | None = None) -> str:
+        """ "two large red circles at 4 across, 11 down on a striped background, fading with a blue star"
+
+        Args:
+            told: names of the fields that are told; None for all. "large red", "at 4 across on a striped background".
+        """
+        told = self._fields if told is None else told
+        if not self.copies:
+            return f"nothing on a {self.background} background"
+        words = [NUMBER_WORDS[self.copies]] if "copies" in told else []
+        words += [getattr(self, name) for name in ("size", "colour") if name in told]
+        if "shape" in told:
+            many = "copies" in told and self.copies > 1
+            words.append(plural_of(self.shape) if many else self.shape)
+        places = [f"{self.column} across"] if "column" in told else []
+        places += [f"{self.row} down"] if "row" in told else []
+        if places:
+            words += ["at", ", ".join(places)]
+        if "background" in told:
+            words.append(f"on a {self.background} background")
+        text = " ".join(words)
+        if "fading" in told and self.fading is not None:
+            text += f", fading with {PICTURE_NAMES[self.fading]}"
+        return text
+
+
+def moment_at(scene: Scene, time: int) -> Moment:
+    """What the frame at `time` (us) shows."""
+    fade = fade_at(scene, time)
+    if fade is not None:
+        before, after, share = fade
+        shown, other = (after, before) if share > 0.5 else (before, after)
+        return _moment_of(shown, time)._replace(fading=other.kind)
+    if time < scene.pictures[0].start:
+        return Moment(0, None, None, None, None, None, "black")
+    return _moment_of(scene.picture_at(time) or scene.pictures[-1], time)
+
+
+def _moment_of(picture: Picture, time: int) -> Moment:
+    x, y, scale = (float(value[0]) for value in pose(picture, [time]))
+    size = min(int((scale - SCALES[0]) / (SCALES[1] - SCALES[0]) * len(SIZES)), len(SIZES) - 1)
+    return Moment(picture.copies, SIZES[size], *picture.kind, round(x * GRID), round(y * GRID), picture.background)
 
 
 def _place(picture: Picture) -> str:

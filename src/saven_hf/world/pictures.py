@@ -7,6 +7,7 @@ over one pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from .vocabulary import COLOURS, PLACES
 
 _CELL = (0.25, 0.5, 0.75)  # centres of columns and rows
 _PATH = (0.22, 0.78)  # where a crossing begins and ends
-_SCALES = (0.4, 1.15)  # of a shape that grows, at its start and end
+SCALES = (0.4, 1.15)  # of a shape that grows, at its start and end
 _RADIUS, _SMALL_RADIUS, _CLUTTER_RADIUS, _CLUTTER_GREY = 0.17, 0.1, 0.03, 150.0
 # Centres of several copies around their common place.
 _OFFSETS = {
@@ -64,16 +65,20 @@ def _cross_fade(frames: np.ndarray, scene: Scene, at: int, length: int, times: n
     frames[rows] = np.rint(before + share * (after - before))
 
 
-def _draw_event(event: Picture, times: np.ndarray, size: tuple[int, int], clutter: np.ndarray | None) -> np.ndarray:
-    """Frames of one event, (frames, 3, height, width) uint8; times outside it show its first or last state."""
-    if event.motion == "still":
-        return np.repeat(_draw_phases(event, np.zeros(1), size, clutter), len(times), axis=0)
-    phase = np.clip((times - event.start) / (event.end - event.start), 0, 1)
-    return _draw_phases(event, phase, size, clutter)
+class Pose(NamedTuple):
+    """Where the shapes of a picture are: their common centre and their scale, each `(times,)`.
+
+    x and y are fractions of the shorter side of the frame, from the left and top of its central square.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    scale: np.ndarray
 
 
-def _draw_phases(event: Picture, phase: np.ndarray, size: tuple[int, int], clutter: np.ndarray | None) -> np.ndarray:
-    """`phase` (frames,) is 0 at the start of the event and 1 at its end."""
+def pose(event: Picture, times: np.ndarray) -> Pose:
+    """The pose of a picture at times in microseconds; outside of the event its first or last one."""
+    phase = np.clip((np.asarray(times) - event.start) / (event.end - event.start), 0, 1)
     column, row = PLACES[event.place]
     x, y = np.full_like(phase, _CELL[column]), np.full_like(phase, _CELL[row])
     along = _PATH[0] + (_PATH[1] - _PATH[0]) * phase
@@ -84,12 +89,33 @@ def _draw_phases(event: Picture, phase: np.ndarray, size: tuple[int, int], clutt
         y = along if event.motion == "down" else 1 - along
     elif event.motion in ("grow", "shrink"):
         grown = phase if event.motion == "grow" else 1 - phase
-        scale = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * grown
+        scale = SCALES[0] + (SCALES[1] - SCALES[0]) * grown
+    return Pose(x, y, scale)
 
+
+def fade_at(scene: Scene, time: int) -> tuple[Picture, Picture, float] | None:
+    """What is mixed at `time` (us): the picture before, the one after and its share of the mix; None if nothing is."""
+    for at, length in enumerate(scene.fades):
+        since = time - scene.pictures[at].end
+        if abs(since) * 2 < length:
+            return scene.pictures[at], scene.pictures[at + 1], since / length + 0.5
+    return None
+
+
+def _draw_event(event: Picture, times: np.ndarray, size: tuple[int, int], clutter: np.ndarray | None) -> np.ndarray:
+    """Frames of one event, (frames, 3, height, width) uint8; times outside it show its first or last state."""
+    if event.motion == "still":
+        return np.repeat(_draw_poses(event, pose(event, times[:1]), size, clutter), len(times), axis=0)
+    return _draw_poses(event, pose(event, times), size, clutter)
+
+
+def _draw_poses(event: Picture, poses: Pose, size: tuple[int, int], clutter: np.ndarray | None) -> np.ndarray:
+    """Frames of an event in some poses."""
+    x, y, scale = poses
     height, width = size
     side = min(size)
     radius = (_RADIUS if event.copies == 1 else _SMALL_RADIUS) * scale
-    mask = np.zeros((len(phase), height, width), dtype=np.float32)
+    mask = np.zeros((len(x), height, width), dtype=np.float32)
     pixel_x = ((np.arange(width) + 0.5 - (width - side) / 2) / side).astype(np.float32)
     pixel_y = ((np.arange(height) + 0.5 - (height - side) / 2) / side).astype(np.float32)
     shape = _SHAPES[event.kind.shape]
@@ -104,7 +130,7 @@ def _draw_phases(event: Picture, phase: np.ndarray, size: tuple[int, int], clutt
     background = _BACKGROUNDS[event.background](*size).astype(np.float32)
     if clutter is not None:
         background = background + clutter * (_CLUTTER_GREY - background)
-    frames = np.empty((len(phase), 3, height, width), dtype=np.uint8)
+    frames = np.empty((len(x), 3, height, width), dtype=np.uint8)
     for channel, level in enumerate(COLOURS[event.kind.colour]):
         frames[:, channel] = background + mask * (level - background) + 0.5
     return frames

@@ -16,7 +16,7 @@ from .vocabulary import GLIDES, LOUDNESSES, PITCHES, SILENT, TIMBRES
 
 _RAMP_SECONDS = 0.005
 _LONGEST_PULSE, _PULSE_SHARE = 0.4, 0.5  # seconds, and of the step from pulse to pulse
-_GLIDE_OCTAVES = 2 / 3
+GLIDE_OCTAVES = 2 / 3
 _CLICKS_PER_SECOND, _CLICK_SECONDS, _CLICK_LEVEL = 0.1, 0.004, 0.08
 
 
@@ -43,8 +43,7 @@ def render_sound(scene: Scene, sampling_rate: int = 16_000) -> np.ndarray:
             if begin < stop:
                 pulse = _synthesise(event, last - first, sampling_rate, rng)
                 waveform[begin:stop] = pulse[begin - first : stop - first]
-    if scene.clutter and not scene.edits:
-        _add_clicks(waveform, scene, sampling_rate)
+    _add_clicks(waveform, scene, sampling_rate)
     return waveform
 
 
@@ -75,7 +74,7 @@ def _synthesise(event: Sound, count: int, rate: int, rng: np.random.Generator) -
     """`count` samples of a sound, with its ramps."""
     seconds = np.arange(count) / rate
     frequency = PITCHES[event.kind.pitch] * event.detune
-    octaves = GLIDES[event.glide] * _GLIDE_OCTAVES
+    octaves = GLIDES[event.glide] * GLIDE_OCTAVES
     if octaves:
         frequency = frequency * 2.0 ** (octaves * (seconds * rate / count - 0.5))
     turns = np.cumsum(np.broadcast_to(frequency, (count,))) / rate
@@ -102,10 +101,25 @@ def _band_of_noise(turns: np.ndarray, width: float, rate: int, rng: np.random.Ge
     return np.clip(0.5 * wave, -1, 1)
 
 
+def click_times(scene: Scene, sampling_rate: int = 16_000) -> list[int]:
+    """When the clicks of a scene's clutter begin in its sound of that rate, in microseconds, in no order."""
+    clicks = _clicks(scene, _sample(scene.duration, sampling_rate), sampling_rate)
+    return [at * 1_000_000 // sampling_rate for at, _ in clicks]
+
+
 def _add_clicks(waveform: np.ndarray, scene: Scene, rate: int) -> None:
     """Short clicks at random times, in place."""
+    for at, click in _clicks(scene, len(waveform), rate):
+        waveform[at : at + len(click)] += click
+
+
+def _clicks(scene: Scene, count: int, rate: int) -> list[tuple[int, np.ndarray]]:
+    """First sample and samples of each click in a sound of `count` samples."""
+    if not scene.clutter or scene.edits:
+        return []
     rng = generator(scene.split, scene.seed, "clicks")
     length = int(_CLICK_SECONDS * rate)
-    for _ in range(round(scene.clutter * _CLICKS_PER_SECOND * scene.duration / 1e6)):
-        at = int(rng.random() * (len(waveform) - length))
-        waveform[at : at + length] += _CLICK_LEVEL * rng.uniform(-1, 1, length).astype(np.float32)
+    return [
+        (int(rng.random() * (count - length)), _CLICK_LEVEL * rng.uniform(-1, 1, length).astype(np.float32))
+        for _ in range(round(scene.clutter * _CLICKS_PER_SECOND * scene.duration / 1e6))
+    ]

@@ -103,11 +103,14 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
+def plural_of(shape: str) -> str:
+    """ "crosses", "circles" """
+    return f"{shape}{'es' if shape == 'cross' else 's'}"
+
+
 # Names are made once: questions and captions need thousands of them a second.
 PICTURE_NAMES = {kind: f"{_article(kind.colour)} {kind.colour} {kind.shape}" for kind in PICTURE_KINDS}
-PICTURE_PLURALS = {
-    kind: f"{kind.colour} {kind.shape}{'es' if kind.shape == 'cross' else 's'}" for kind in PICTURE_KINDS
-}
+PICTURE_PLURALS = {kind: f"{kind.colour} {plural_of(kind.shape)}" for kind in PICTURE_KINDS}
 SOUND_NAMES = {kind: f"{_article(kind.pitch)} {kind.pitch} {kind.timbre}" for kind in SOUND_KINDS} | {SILENT: SILENCE}
 
 

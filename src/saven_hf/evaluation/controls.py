@@ -1,0 +1,241 @@
+"""Controls: the same questions on videos that lack something, or whose clock was moved.
+
+A control says what a model really uses. Edits of sound and picture are made in the file, so that any model can be
+tested with them and the real decoder is used; edits of time are made between decoder and model, where times are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..savenvideo.layout import NO_TIME, audio_column_times
+from ..savenvideo.media import open_media
+from ..savenvideo.media_sniff import import_av
+from ..world.conversations import shift_times
+from ..world.interventions import edit_sound
+from ..world.video import written_whole
+from .benchmarks import FORMS
+
+
+class ControlError(ValueError):
+    """The name of a control that does not exist, or whose parts do not go together."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is done to a video, and to the times in questions about it.
+
+    Attributes:
+        name: as it is asked for.
+        mute: the sound track is replaced by digital silence of the same length; it is still heard, as silence.
+        no_audio: the sound track is left out; nothing is heard.
+        black: every frame is replaced by a black one at the same time.
+        no_time: frames, sound, duration and question times lose their times; frames and sound keep their order, and
+            the question its text.
+        clock: microseconds added to every time: of frames, of sound, the duration, and those written in the question.
+    """
+
+    name: str = "plain"
+    mute: bool = False
+    no_audio: bool = False
+    black: bool = False
+    no_time: bool = False
+    clock: int = 0
+
+    @property
+    def guesser(self) -> str | None:
+        """Who cannot do better than the exact chance level: who has only the "picture", only the "sound", only the
+        "text", or all but times ("timeless"); None if nothing is missing."""
+        deaf = self.mute or self.no_audio
+        if deaf and self.black:
+            return "text"
+        if deaf or self.black:
+            return "picture" if deaf else "sound"
+        return "timeless" if self.no_time else None
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Forms of items whose answers say something under it: chance levels are known for choices alone, and ranges
+        tell whether they moved."""
+        if self == PLAIN:
+            return FORMS
+        return ("choice", "range") if self.clock else ("choice",)
+
+    @property
+    def edits_file(self) -> bool:
+        return self.mute or self.black
+
+    def edited(self, source: Path) -> Path:
+        """The file to show: `source` itself, or an edited copy beside it, made once."""
+        if not self.edits_file:
+            return source
+        edits = "+".join(name for name in ("mute", "black") if getattr(self, name))
+        out = source.with_name(f"{source.stem}.{edits}.mp4")
+        if out.is_file():
+            return out
+        with TemporaryDirectory(dir=source.parent, prefix=".edit-") as folder:
+            current = source
+            if self.black:
+                blackened = Path(folder) / "black.mp4"
+                blacken_picture(current, blackened)
+                current = blackened
+            if self.mute:
+                muted = Path(folder) / "mute.mp4"
+                edit_sound(current, muted, mute=True)
+                current = muted
+            os.replace(current, out)
+        return out
+
+    def text(self, text: str) -> str:
+        """A question, option or answer with its times moved as the clock is."""
+        return shift_times(text, self.clock) if self.clock else text
+
+    def processor(self, processor):
+        """What `model.encode_video` takes as a processor, to see the times that this control leaves."""
+        return _RetimedProcessor(processor, self) if self.clock or self.no_time else processor
+
+
+_MICROSECONDS = Fraction(1, 1_000_000)
+
+PLAIN = Control()
+CONTROLS = ("mute", "no-audio", "black", "no-time", "clock=SECONDS")
+
+
+def control_named(name: str) -> Control:
+    """A control by name: "mute", "no-audio", "black", "no-time", "clock=+100" (seconds), several joined by "+".
+
+    Raises:
+        ControlError: there is none of that name, or the parts do not go together.
+    """
+    if name == "plain":
+        return PLAIN
+    fields: dict = {}
+    for part in re.split(r"\+(?=[a-z])", name):
+        clock = re.fullmatch(r"clock=([+-]?\d+(?:\.\d+)?)", part)
+        if clock:
+            fields["clock"] = round(float(clock[1]) * 1e6)
+        elif part in ("mute", "no-audio", "black", "no-time"):
+            fields[part.replace("-", "_")] = True
+        else:
+            raise ControlError(
+                f"There is no control {part!r}: one of {', '.join(CONTROLS)}, or several joined by '+'."
+            )
+    if fields.get("mute") and fields.get("no_audio") or fields.get("clock") and fields.get("no_time"):
+        raise ControlError(f"The control {name!r} removes the same thing twice: leave one of its parts out.")
+    return Control(name, **fields)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the file
+
+
+def blacken_picture(source: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Copy a video as mp4 with black frames at the same times; its sound is copied as it is.
+
+    The frames keep their size, made even where it is not.
+
+    Raises:
+        MediaError: the file cannot be read or has no picture.
+    """
+    av = import_av()
+    with open_media(source) as media:
+        times, size, has_audio = media.frame_times(), (media.height, media.width), media.has_audio
+        zero = media.clock_offset
+        black = np.zeros((size[0] + size[0] % 2, size[1] + size[1] % 2, 3), dtype=np.uint8)
+        with (
+            written_whole(out) as partial,
+            media.open_container() as reader,
+            av.open(partial, "w", format="mp4") as container,
+        ):
+            video = container.add_stream("libx264", rate=25, options={"crf": "18", "preset": "ultrafast"})
+            video.height, video.width, video.pix_fmt = *black.shape[:2], "yuv420p"
+            video.codec_context.time_base = _MICROSECONDS
+            video.codec_context.thread_count = 1
+            sound = container.add_stream_from_template(reader.streams.best("audio")) if has_audio else None
+            packets = reader.demux(reader.streams.best("audio")) if has_audio else iter(())
+            waiting = next(packets, None)
+            for time in times:
+                # Sound up to the picture's time, so that both lie close together in the file.
+                while waiting is not None and (waiting.dts is None or waiting.dts * waiting.time_base * 10**6 <= time):
+                    _mux(container, waiting, sound)
+                    waiting = next(packets, None)
+                frame = av.VideoFrame.from_ndarray(black, format="rgb24")
+                frame.pts, frame.time_base = time + zero, _MICROSECONDS
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            while waiting is not None:
+                _mux(container, waiting, sound)
+                waiting = next(packets, None)
+
+
+def _mux(container, packet, stream) -> None:
+    if packet.dts is not None:  # the empty one that ends a stream
+        packet.stream = stream
+        container.mux(packet)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Between decoder and model
+
+
+class _RetimedProcessor:
+    """Stands in for a processor in `model.encode_video`: its streams have other times."""
+
+    def __init__(self, processor, control: Control):
+        self._processor, self._control = processor, control
+
+    def stream_video(self, video, **options) -> _RetimedStream:
+        return _RetimedStream(self._processor.stream_video(video, **options), self._processor, self._control)
+
+
+class _RetimedStream:
+    """A `VideoStream` whose clock was moved or taken away, cut into windows anew by its new times."""
+
+    def __init__(self, stream, processor, control: Control):
+        self.preprocessing_hash = stream.preprocessing_hash
+        self.duration = 0 if control.no_time else stream.duration + control.clock
+        chunks = list(stream)
+        self._frames = _joined(chunks, "pixel_values_videos", "frame_times", "frame_mask")
+        self._sound = _joined(chunks, "input_features", "input_features_mask", "audio_times")
+        for data, name in ((self._frames, "frame_times"), (self._sound, "audio_times")):
+            if data:
+                times = data[name]
+                data[name] = torch.full_like(times, NO_TIME) if control.no_time else times + control.clock
+        frame_times = self._frames["frame_times"][0].tolist() if self._frames else []
+        columns = []
+        if self._sound:
+            heard = self._sound["input_features_mask"][0].sum(-1).tolist()
+            columns = audio_column_times(self._sound["audio_times"][0].tolist(), heard)
+        self.windows = processor.token_layout.plan(frame_times, columns, self.duration)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for number, window in enumerate(self.windows):
+            data = {"video_durations": torch.tensor([self.duration])}
+            if window.frames:
+                data |= {name: tensor[:, window.frames] for name, tensor in self._frames.items()}
+            if number == 0:
+                data |= self._sound  # all of it: the model keeps what later windows need
+            yield data
+
+
+def _joined(chunks: list[dict[str, torch.Tensor]], *names: str) -> dict[str, torch.Tensor]:
+    """Tensors `(1, n, ...)` of all chunks as one, padded with zeros to common sizes; empty if no chunk has them."""
+    found = [chunk for chunk in chunks if names[0] in chunk]
+    joined = {}
+    for name in names if found else ():
+        parts = [chunk[name] for chunk in found]
+        if parts[0].ndim > 2:  # fbank frames differ from window to window
+            longest = max(part.shape[2] for part in parts)
+            parts = [F.pad(part, [0, 0] * (part.ndim - 3) + [0, longest - part.shape[2]]) for part in parts]
+        joined[name] = torch.cat(parts, dim=1)
+    return joined

@@ -1,0 +1,144 @@
+"""Intervals and tests. Questions on one video are no independent samples, so videos are what is resampled.
+
+Everything is a ratio of sums over questions; a resample of the videos adds their sums up again. Seeds are fixed: the
+same answers always give the same interval.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+SAMPLES, LEVEL = 2_000, 0.95
+_ROWS_AT_ONCE = 500  # resamples held in memory
+
+
+class Interval(NamedTuple):
+    """An estimate, its interval, and the number of questions and of clusters (videos) that it is made of."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+
+    def contains(self, level: float) -> bool:
+        return self.low <= level <= self.high
+
+
+def bootstrap(
+    columns: np.ndarray,
+    clusters: Sequence,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    samples: int = SAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic of column sums, by resampling whole clusters.
+
+    Args:
+        columns: `(n, k)`, one row a question.
+        clusters: `(n,)`, to which cluster each row belongs.
+        statistic: from sums `(..., k)` to `(...,)`.
+        samples: number of resamples.
+        level: share of them inside the interval.
+
+    Returns:
+        `Interval`; NaN throughout if there are no rows.
+
+    Raises:
+        ValueError: rows and clusters differ in number.
+    """
+    columns = np.asarray(columns, dtype=np.float64)
+    if len(columns) != len(clusters):
+        raise ValueError(f"There are {len(columns)} rows for {len(clusters)} clusters: give one cluster for each row.")
+    if not len(columns):
+        return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
+    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.zeros((len(names), columns.shape[1]))
+    np.add.at(sums, owner, columns)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack what a ratio divides by
+        for first in range(0, samples, _ROWS_AT_ONCE):
+            rows = min(_ROWS_AT_ONCE, samples - first)
+            weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rows)
+            drawn.append(statistic(weights @ sums))
+        value = float(statistic(sums.sum(0)))
+    drawn = np.concatenate(drawn)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.nanquantile(drawn, tails) if np.isfinite(drawn).any() else (float("nan"), float("nan"))
+    return Interval(value, float(low), float(high), len(columns), len(names))
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence, **options) -> Interval:
+    """Mean over questions: accuracy for values of 0 and 1, mean IoU, or a paired difference of two runs."""
+    values = np.asarray(values, dtype=np.float64)
+    return bootstrap(np.stack([values, np.ones_like(values)], axis=-1), clusters, _ratio, **options)
+
+
+def difference_interval(
+    one: Sequence[float], clusters: Sequence, other: Sequence[float], other_clusters: Sequence, **options
+) -> Interval:
+    """Mean of `one` minus mean of `other`, over different questions on different videos.
+
+    For two runs over the same questions take `mean_interval` of the differences, which is far narrower. Clusters that
+    share a name are resampled together.
+    """
+    rows = [(value, 1.0, 0.0, 0.0) for value in one] + [(0.0, 0.0, value, 1.0) for value in other]
+    return bootstrap(
+        np.array(rows, dtype=np.float64).reshape(-1, 4),
+        [*clusters, *other_clusters],
+        lambda sums: _ratio(sums[..., :2]) - _ratio(sums[..., 2:]),
+        **options,
+    )
+
+
+def balanced_accuracy(truth: Sequence[bool], right: Sequence[bool], clusters: Sequence, **options) -> Interval:
+    """Mean of the two accuracies where `truth` holds and where it does not; `right`: whether it was answered so."""
+    rows = [
+        (float(ok), 1.0, 0.0, 0.0) if yes else (0.0, 0.0, float(ok), 1.0) for yes, ok in zip(truth, right, strict=True)
+    ]
+    return bootstrap(
+        np.array(rows, dtype=np.float64).reshape(-1, 4),
+        clusters,
+        lambda sums: (_ratio(sums[..., :2]) + _ratio(sums[..., 2:])) / 2,
+        **options,
+    )
+
+
+class LetterTest(NamedTuple):
+    """How often each letter is right, and how probable counts as uneven are if all are equally probable."""
+
+    counts: dict[str, int]
+    chi_square: float
+    p_value: float
+
+
+def letter_test(letters: Iterable[str], alphabet: str = "ABCD") -> LetterTest:
+    """Pearson's test that the right answers are spread evenly over the letters.
+
+    Raises:
+        ValueError: a letter outside of `alphabet`.
+    """
+    found = Counter(letters)
+    unknown = sorted(set(found) - set(alphabet))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no letter of {alphabet!r}.")
+    counts = {letter: found[letter] for letter in alphabet}
+    expected = sum(counts.values()) / len(alphabet)
+    if not expected:
+        return LetterTest(counts, float("nan"), float("nan"))
+    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    # The upper tail of the chi-square distribution, with one degree of freedom fewer than there are letters.
+    half = torch.tensor([(len(alphabet) - 1) / 2, chi_square / 2], dtype=torch.float64)
+    return LetterTest(counts, chi_square, torch.special.gammaincc(half[0], half[1]).item())

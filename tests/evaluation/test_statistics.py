@@ -1,0 +1,85 @@
+"""Intervals and tests against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from saven_hf.evaluation.statistics import balanced_accuracy, difference_interval, letter_test, mean_interval
+
+
+RNG = np.random.default_rng(3)
+HITS = (RNG.random(1000) < 0.3).astype(float)
+
+
+def half_width(interval):
+    return (interval.high - interval.low) / 2
+
+
+def binomial_half_width(share, n):
+    return 1.96 * math.sqrt(share * (1 - share) / n)
+
+
+def test_mean_of_independent_questions_is_the_binomial_interval():
+    found = mean_interval(HITS, range(1000))
+    assert (found.value, found.n, found.clusters) == (HITS.mean(), 1000, 1000)
+    assert half_width(found) == pytest.approx(binomial_half_width(HITS.mean(), 1000), rel=0.05)
+    assert found.contains(HITS.mean()) and not found.contains(0.4)
+
+
+def test_questions_that_share_their_video_count_once():
+    # Each video's question is asked nine times: three times as wide as if they were independent.
+    found = mean_interval(np.repeat(HITS, 9), np.repeat(np.arange(1000), 9))
+    assert half_width(found) == pytest.approx(binomial_half_width(HITS.mean(), 1000), rel=0.05)
+
+
+def test_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        share = np.clip(rng.normal(0.6, 0.2, 60), 0, 1)  # videos differ in difficulty
+        hits = (rng.random((60, 10)) < share[:, None]).ravel()
+        truth = 0.597  # mean of the clipped normal, to a thousandth
+        covered += mean_interval(hits, np.repeat(np.arange(60), 10), samples=400).contains(truth)
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_paired_difference_is_narrower_than_an_unpaired_one():
+    other = HITS.copy()
+    other[:50] = 1 - other[:50]
+    videos = [f"video {at}" for at in range(1000)]
+    paired = mean_interval(HITS - other, videos)
+    unpaired = difference_interval(HITS, videos, other, [f"other {at}" for at in range(1000)])
+    assert paired.value == pytest.approx(unpaired.value) == pytest.approx(HITS.mean() - other.mean())
+    expected = math.hypot(*(binomial_half_width(one.mean(), 1000) for one in (HITS, other)))
+    assert half_width(unpaired) == pytest.approx(expected, rel=0.05)
+    assert half_width(paired) < half_width(unpaired) / 2
+
+
+def test_balanced_accuracy_weighs_both_sides_alike():
+    truth = [True] * 100 + [False] * 300
+    right = [True] * 90 + [False] * 10 + [True] * 150 + [False] * 150
+    found = balanced_accuracy(truth, right, range(400))
+    assert found.value == pytest.approx((0.9 + 0.5) / 2)
+    assert balanced_accuracy(truth, [not yes for yes in truth], range(400)).value == 0.5  # who always says no
+
+
+def test_nothing_gives_nan():
+    assert math.isnan(mean_interval([], []).value)
+
+
+def test_rows_and_clusters_must_match():
+    with pytest.raises(ValueError, match="3 rows for 2 clusters"):
+        mean_interval([1, 0, 1], [0, 1])
+
+
+def test_letters():
+    even = letter_test("ABCD" * 50)
+    assert (even.chi_square, even.p_value) == (0, 1)
+    # chi-square 7.815 is the 5 % point of three degrees of freedom, 11.345 the 1 % point.
+    found = letter_test("A" * 30 + "B" * 20 + "C" * 20 + "D" * 10)
+    assert found.counts == {"A": 30, "B": 20, "C": 20, "D": 10}
+    assert found.chi_square == pytest.approx(10)
+    assert found.p_value == pytest.approx(0.018566, abs=1e-6)
+    with pytest.raises(ValueError, match="'E' is no letter"):
+        letter_test("ABE")

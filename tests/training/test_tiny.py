@@ -1,0 +1,86 @@
+"""The tiny model from nothing, in miniature: every step for real, with next to nothing of everything."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from saven_hf import load
+from saven_hf.data import validate_messages
+from saven_hf.training import recipe as recipes
+from saven_hf.training import tiny
+from saven_hf.training.stages import STAGES
+from saven_hf.training.tiny import ROWS, TinyPlan, scenes_of, train_tiny, write_rows
+from saven_hf.world.conversations import TURNS
+
+
+PLAN = TinyPlan(videos=2, short_videos=1, rows=2, language_steps=2, vision_steps=2, audio_steps=2, workers=1)
+
+
+@pytest.fixture
+def short_stages(monkeypatch):
+    """The shipped recipes with two steps each."""
+    shipped = recipes.load_recipe
+
+    def shortened(recipe, overrides=(), data=()):
+        few = ["max_steps=2", "global_batch_size=2", "per_device_train_batch_size=2", "warmup=1", "logging_steps=1"]
+        return shipped(recipe, [*overrides, *few], data)
+
+    monkeypatch.setattr(tiny, "load_recipe", shortened)
+
+
+@pytest.mark.slow
+def test_one_command_trains_everything(tmp_path, short_stages):
+    folder = train_tiny(tmp_path, PLAN)
+    assert folder == tmp_path / "saven" / "merged"
+    model, processor = load(folder, device="cpu")
+    first, _ = load(tmp_path / "init", device="cpu")
+    assert processor.video_processor.fps == tiny.SAMPLING["fps"]
+    moved = {
+        part
+        for part in ("vision_tower", "audio_tower", "temporal_projection", "resampler", "language_model")
+        if any(
+            not torch.equal(after, before)
+            for after, before in zip(
+                getattr(model.model, part).parameters(), getattr(first.model, part).parameters(), strict=True
+            )
+        )
+    }
+    assert moved == {"temporal_projection", "resampler", "language_model"}
+    # Again: all of it is there, so nothing is trained.
+    before = (tmp_path / "saven" / "metrics.jsonl").read_text()
+    assert train_tiny(tmp_path, PLAN) == folder
+    assert (tmp_path / "saven" / "metrics.jsonl").read_text() == before
+
+
+def test_rows_are_messages_about_scenes_of_training(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for scene in scenes_of(PLAN):
+        (tmp_path / "videos" / f"{scene.video_id}.mp4").touch()
+        assert scene.split == "train"
+    write_rows(tmp_path / "rows", PLAN)
+    for stage in STAGES:
+        report = validate_messages(tmp_path / "rows" / f"{stage}.jsonl")
+        assert not report.problems and report.rows == 6
+
+
+def test_short_scenes_come_first():
+    scenes = list(scenes_of(TinyPlan(videos=3, short_videos=3)))
+    assert max(len(scene.pictures) for scene in scenes[:3]) <= 4
+    assert len({scene.seed for scene in scenes}) == 6
+
+
+def test_every_stage_has_its_rows_and_its_recipe():
+    assert set(ROWS) == set(STAGES)
+    assert {kind for rows in ROWS.values() for kinds, _ in rows for kind in kinds} <= set(TURNS)
+    for stage in STAGES:
+        values = yaml.safe_load(recipes.recipe_file(f"tiny/{stage}").read_text())
+        assert values["stage"] == stage
+
+
+def test_rows_are_the_same_every_time(tmp_path):
+    write_rows(tmp_path / "one", PLAN)
+    write_rows(tmp_path / "other", PLAN)
+    rows = [(tmp_path / name / "saven.jsonl").read_text() for name in ("one", "other")]
+    assert rows[0] == rows[1] and json.loads(rows[0].splitlines()[0])["videos"]
