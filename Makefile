@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SEED ?= 0
 # On a CUDA machine the same line brings the CUDA build; any release from 2.6 on will do.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
@@ -13,8 +14,8 @@ READY := $(VENV)/.ready
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## set up, then ask the embedded model about a real mp4 and show answers beside the truth
-	$(BIN)/saven demo
+demo: $(READY) ## set up, then ask the embedded model about an unseen mp4 and show answers beside the truth [SEED=7]
+	$(BIN)/saven demo --seed $(SEED)
 
 test: $(READY) ## run the tests (everything but slow and GPU tests)
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -1,11 +1,13 @@
-"""Makes the pictures of README and docs from what the commands really print: `python docs/make_images.py`.
+"""Makes the pictures of README and docs from what the commands really print and draw: `python docs/make_images.py`.
 
 Needs `rich`, which the development environment has.
 """
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +17,10 @@ from rich.text import Text
 IMAGES = Path(__file__).parent / "images"
 
 
-def picture_of(words: list[str], path: Path) -> None:
-    """Run a command of ours and draw its output as a terminal."""
+def picture_of(words: list[str], path: Path, folder: str) -> None:
+    """Run a command of ours in a folder and draw its output as a terminal."""
     output = subprocess.run(
-        [sys.executable, "-m", "saven_hf.cli", *words[1:]], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "saven_hf.cli", *words[1:]], capture_output=True, text=True, check=True, cwd=folder
     ).stdout
     console = Console(record=True, width=100, file=open("/dev/null", "w"))
     console.print(Text(f"$ {' '.join(words)}", style="bold"))
@@ -30,5 +32,7 @@ def picture_of(words: list[str], path: Path) -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    picture_of(["saven", "demo", "--out", "demo.mp4"], IMAGES / "demo.svg")
-    Path("demo.mp4").unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        picture_of(["saven", "demo"], IMAGES / "demo.svg", folder)
+        (drawn,) = Path(folder).glob("saven-demo/*.png")
+        shutil.copy(drawn, IMAGES / "demo.png")

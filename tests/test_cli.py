@@ -6,10 +6,10 @@ import sys
 import time
 
 import pytest
+from clip import render
 
 import saven_hf
 from saven_hf.cli import main
-from saven_hf.demo import render
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +212,6 @@ def test_plan_of_the_7b_needs_no_weights(clip, capsys):
     out = capsys.readouterr().out
     assert "tokens   66 in 1 windows (the model's context: 32768)" in out
     assert "8161.2 M parameters" in out
-
-
-def test_demo_shows_answers_beside_the_truth_and_says_that_weights_are_untrained(capsys, tmp_path):
-    assert main(["demo", "--out", str(tmp_path / "demo.mp4")]) == 0
-    out = capsys.readouterr().out
-    assert out.count("answer:") == out.count("truth:") == 4
-    assert "untrained" in out
-    assert (tmp_path / "demo.mp4").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("verb", [["ask"], ["plan"], ["convert", "beats"], ["init-7b"]])

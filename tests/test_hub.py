@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from clip import render
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import saven_hf
-from saven_hf.demo import render
 from saven_hf.hub import config_folder, init_7b, load
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from saven_hf.demo import render
+from clip import render
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -91,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         "--max-new-tokens", type=_positive(int), default=256, help="longest answer, in tokens (default: 256)"
     )
     ask.add_argument("--json", action="store_true", help="print one JSON object: answers, and what the model was fed")
+    ask.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="draw film strip, waveform, spectrogram and the times of questions and answers on one time axis "
+        "(.png, .svg, .pdf)",
+    )
     _add_sampling(ask)
     _add_model(ask)
     ask.set_defaults(run=_ask)
@@ -112,10 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser(
         "demo",
         help="make a small video with sound and ask about it",
-        description="Render a short H.264/AAC video whose content is known, ask about it, and show each answer beside "
-        "the truth.",
+        description="Render a short H.264/AAC video of a scene that training never saw, ask questions in the paper's "
+        "formats, and show each answer beside the truth. A picture of all of it on one time axis lies beside the video.",
+        epilog="example:\n  saven demo --seed 7 --out demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.add_argument("--out", metavar="FILE", help="keep the video here (default: a temporary file)")
+    demo.add_argument(
+        "--out", metavar="DIR", default="saven-demo", help="folder for video and picture (default: saven-demo)"
+    )
+    demo.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="which scene: any number from 0 on (default: 0)"
+    )
     _add_model(demo)
     demo.set_defaults(run=_demo)
 
@@ -286,9 +299,14 @@ def _ask(args: argparse.Namespace) -> None:
     from .ask import VideoSession, answer_file, as_json
     from .hub import load
     from .savenvideo.media import open_media
+    from .timeline import TimelineError, check_picture_path, draw_timeline, rows_of
 
     options = {"max_new_tokens": args.max_new_tokens}
+    if args.picture:
+        check_picture_path(args.picture)
     if args.questions or args.out:
+        if args.picture:
+            raise _UsageError("--picture FILE is for one video; it does not go with --questions.")
         if not (args.questions and args.out) or args.question or not os.path.isdir(args.video):
             raise _UsageError("--questions FILE and --out FILE go together, with a folder and no question.")
         done = answer_file(
@@ -299,7 +317,9 @@ def _ask(args: argparse.Namespace) -> None:
     if not all(question.strip() for question in args.question or [""]):
         raise _UsageError('there is no question: saven ask VIDEO "QUESTION"')
     # A file that cannot be read shall be told in a second, not after the model has been loaded.
-    open_media(args.video).close()
+    with open_media(args.video) as media:
+        if args.picture and media.kind == "image":
+            raise TimelineError("--picture draws a time axis, which an image does not have: leave it out.")
 
     model, processor = load(args.model, args.device)
     session = VideoSession(args.video, model, processor, subtitles=args.subtitles, **_sampling(args))
@@ -309,6 +329,8 @@ def _ask(args: argparse.Namespace) -> None:
             print(f"\n? {question}\n> ", end="", flush=True)
         stream = None if args.json else lambda text: print(text, end="", flush=True)
         answers.append(session.ask(question, on_text=stream, **options))
+    if args.picture:
+        draw_timeline(args.video, rows_of(answers), session.fed.frame_times).savefig(args.picture)
     if args.json:
         print(json.dumps(as_json(answers, session.fed)))
         return
@@ -361,7 +383,9 @@ def _plan(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from .demo import demo
 
-    demo(args.model, args.device, args.out)
+    if args.seed < 0:
+        raise _UsageError(f"the seed must be at least 0, not {args.seed}.")
+    demo(args.model, args.device, args.out, args.seed)
 
 
 def _world(args: argparse.Namespace) -> None:
@@ -529,13 +553,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
     from .savenvideo.media_errors import MediaError
+    from .timeline import TimelineError
     from .training.cache import FeatureCacheError
     from .world import MissingDependencyError, WorldBuildError
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
-    mendable += (QuestionError, QuestionFileError, FileExistsError, FileNotFoundError)
+    mendable += (QuestionError, QuestionFileError, TimelineError, FileExistsError, FileNotFoundError)
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
     mendable += (ControlError, RunMismatchError)
     try:

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from clip import render
 
 from saven_hf.data import READERS, validate_messages
 from saven_hf.data.messages import ROW_KEYS
-from saven_hf.demo import render
 
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")

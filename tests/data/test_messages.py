@@ -5,11 +5,11 @@ import wave
 from pathlib import Path
 
 import pytest
+from clip import render
 from PIL import Image
 
 from saven_hf.cli import main
 from saven_hf.data.messages import DataError, attach_media, check_row, media_of, read_messages, validate_messages
-from saven_hf.demo import render
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from batches import gap, inputs_for, logits_of
+from clip import render
 from tiny import VIDEO, tiny_model, video_media
 
 import saven_hf
-from saven_hf.demo import render
 
 
 peft = pytest.importorskip("peft", reason="needs peft: pip install 'saven-hf[train]'")

@@ -20,14 +20,14 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def small_model(seed: int = 0, **settings):
-    """Model and processor with a byte tokenizer; weights are random."""
+def small_model(seed: int = 0, width: int = 32, **settings):
+    """Model and processor with a byte tokenizer; weights are random. `width` is that of the language model."""
     processor = SAVEnVideoProcessor.from_components(byte_tokenizer(), config=tiny_config(**settings), num_frames=4)
     tokenizer = processor.tokenizer
     text = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 8) * 8,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from clip import render
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import feature_rows, features_of, small_model, talk
 
 from saven_hf.data.messages import DataError, attach_media
-from saven_hf.demo import render
 from saven_hf.savenvideo.media_errors import MediaError
 from saven_hf.savenvideo.times import format_time, parse_times
 from saven_hf.training.collator import SAVEnVideoCollator
@@ -241,7 +241,6 @@ class TestParts:
     def test_of_a_row(self):
         row = {"messages": talk("?", "!", VIDEO), "videos": [features_of(MODEL, PROCESSOR)], "start": 1.0, "end": 4.0}
         assert collate([row])["mm_encoder_outputs"]["video"][0].frame_times.tolist() == [2_250_000, 3_750_000]
-
 
     def test_of_a_file(self, tmp_path):
         render(tmp_path / "clip.mp4")

@@ -6,11 +6,11 @@ from itertools import islice
 import datasets
 import numpy as np
 import pytest
+from clip import render
 from small import features_of, small_model, talk
 from torch.utils.data import DataLoader
 
 from saven_hf.data.messages import DataError, media_of
-from saven_hf.demo import render
 from saven_hf.training.cache import build_cache, list_media
 from saven_hf.training.recipe import DataSource
 from saven_hf.training.sources import LengthGroupedSampler, PackedRows, RowStream, build_dataset, open_source

@@ -114,3 +114,19 @@ def test_adapters_and_connector_come_back_and_merge(start, tmp_path, connector):
     # A next stage starts from either.
     again = train(recipe(result.model, tmp_path / "next", stage="saven", merge=False, max_steps=1), rows)
     assert again.merged is None and again.steps == 1
+
+
+def test_adapters_on_four_bits(tmp_path):
+    """QLoRA, on a CPU: adapters of a quantized model, merged into its weights as they are on disk."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'saven-hf[quantization]'")
+    start = save_small_model(tmp_path / "start", width=64)  # bitsandbytes works on blocks of 64
+    model, processor = load_for_training(start)
+    before, rows = weights(model), feature_rows(model, processor, 4)
+    settings = {"stage": "saven", "quantization": "4bit", "gradient_checkpointing": True}
+    result = train(recipe(start, tmp_path / "out", **settings), rows)
+    merged = SAVEnVideoForConditionalGeneration.from_pretrained(result.merged)
+    after = weights(merged)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.endswith("self_attn.q_proj.weight") for name in changed)
+    assert all(is_connector(name) or name.endswith("_proj.weight") for name in changed)
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}

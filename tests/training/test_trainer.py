@@ -9,11 +9,11 @@ import datasets
 import pytest
 import torch
 import trl
+from clip import render
 from small import feature_rows, save_small_model, small_model, talk
 from transformers import TrainerCallback
 
 from saven_hf.cli import main
-from saven_hf.demo import render
 from saven_hf.training.collator import SAVEnVideoCollator
 from saven_hf.training.curves import read_metrics
 from saven_hf.training.recipe import RecipeError, from_dict

@@ -68,5 +68,6 @@ def draw_curves(metrics: str | os.PathLike, out: str | os.PathLike) -> None:
         if name == "learning_rate" and any("connector_learning_rate" in line for line in lines):
             connector = [(line["step"], line["connector_learning_rate"]) for line in lines]
             axis.plot(*zip(*connector, strict=True), color="tab:orange", linewidth=1.2, label="connector")
+            axis.lines[0].set_label("adapters")
             axis.legend(fontsize=8)
     figure.savefig(out, dpi=120)

@@ -78,8 +78,8 @@ class TinyPlan:
     short_videos: int = 500
     rows: int = 6
     language_steps: int = 3000
-    vision_steps: int = 1800
-    audio_steps: int = 1200
+    vision_steps: int = 3000
+    audio_steps: int = 2000
     workers: int = 2
 
 

@@ -40,7 +40,7 @@ UNKNOWN = -100  # what cross_entropy ignores
 PARTS = 8  # of a column, each sounding or not: pulses may be shorter than a column
 _LEAST_PARTS = 2  # of a column that have to sound for its attributes to be asked
 # Windows as the model meets them, and shorter ones, which hold more scenes in a step and cost less for each column.
-_WINDOW_COLUMNS, _WINDOW_SHARES = (16, 31, 62), (0.45, 0.45, 0.1)
+_WINDOW_COLUMNS, _WINDOW_SHARES = (16, 31, 62), (0.35, 0.4, 0.25)
 _SCENE_COLUMNS = 90  # about as many as are left of a scene
 _OCTAVE_WEIGHT = 10.0
 ENCODED_SCENES, _AAC_SHARE = 32, 0.1  # how many scenes go through a lossy codec, how often one of them is heard
@@ -71,7 +71,7 @@ def pretrain_audio(
     output_dir: str | os.PathLike,
     *,
     config: SAVEnVideoBeatsConfig | None = None,
-    steps: int = 2400,
+    steps: int = 2000,
     batch_columns: int = 496,
     learning_rate: float = 1e-3,
     seed: int = 0,

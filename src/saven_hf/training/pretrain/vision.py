@@ -33,9 +33,9 @@ _TRAITS = {
     "place": tuple(PLACES),
     "motion": tuple(MOTIONS),
 }
-_TRAIT_SHARES = (0.1, 0.4, 0.15, 0.1, 0.1, 0.15)
+_TRAIT_SHARES = (0.15, 0.3, 0.15, 0.1, 0.15, 0.15)
 _FIELDS = Moment._fields
-_LEAD = np.array([0.5 * (name == "shape") for name in _FIELDS])
+_LEAD = np.array([0.2 * (name == "shape") for name in _FIELDS])
 # Share of the captions that tell all; the others tell one or two things, which is learnt many times faster.
 _FULL_SHARE, _MOST_TOLD = 0.15, 2
 _EMPTY_SHARE = 1 / 64  # of the scenes: a look at the black before the first event
@@ -64,8 +64,8 @@ def pretrain_vision(
     tokenizer: PreTrainedTokenizerBase,
     *,
     config: SiglipVisionConfig | None = None,
-    steps: int = 1800,
-    batch_size: int = 256,
+    steps: int = 3000,
+    batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int = 0,
     save_steps: int = 200,
@@ -81,7 +81,7 @@ def pretrain_vision(
         output_dir: gets the tower (`save_pretrained`), `losses.jsonl` and, until it is complete, a checkpoint.
         tokenizer: of the captions.
         config: of the tower; `tiny_vision_config()` if None.
-        batch_size: frames of a step; about four of a scene, some of which differ in one attribute alone.
+        batch_size: frames of a step; five of a scene, some of which differ in one attribute alone.
         stop_after: leave after this many steps with a checkpoint.
 
     Returns:
