@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="make a small video with sound and ask about it",
         description="Render a short H.264/AAC video of a scene that training never saw, ask questions in the paper's "
-        "formats, and show each answer beside the truth. A picture of all of it on one time axis lies beside the video.",
+        "formats, and show each answer beside the truth. A picture of all on one time axis is saved beside the video.",
         epilog="example:\n  saven demo --seed 7 --out demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,92 +1,149 @@
-"""`saven demo`: a real video file with known content, asked about, each answer beside the truth."""
+"""`saven demo`: an unseen video, questions in the paper's formats, answers beside the truth, and a picture of all."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
-
-from .ask import VideoSession
+from .ask import Fed, VideoSession
+from .data.prompts import multiple_choice_answer, multiple_choice_prompt
+from .evaluation.parsing import conclusion, parse_choice
 from .hub import load
-from .savenvideo.media_sniff import import_av
+from .savenvideo.times import format_time, parse_spans
+from .timeline import SpanRow, draw_timeline
+from .world import Question, Scene, make_questions, sample_scene, write_video
 
 
-# Three seconds each: what is drawn, its colour, and the tone that sounds (Hz; 0 is silence).
-SEGMENT_SECONDS = 3
-SEGMENTS = (
-    ("circle", "red", 220),
-    ("square", "blue", 0),
-    ("triangle", "green", 880),
-    ("circle", "yellow", 440),
-)
-FRAME_RATE, WIDTH, HEIGHT, SAMPLING_RATE = 25, 320, 240, 44_100
-
-QUESTIONS = (
-    ("What is seen from 00:00:00 to 00:00:03?", "a red circle"),
-    ("Is there any sound from 00:00:03 to 00:00:06?", "no, it is silent"),
-    ("Which shape is shown while the highest tone is heard?", "a green triangle"),
-    ("From when to when is the yellow circle shown?", "from 00:00:09 to 00:00:12"),
-)
+SPLIT = "iid"  # drawn as the training scenes are, and held out
+# The film strip should be sharp; the model's processor scales frames down to what it was trained on.
+HEIGHT = WIDTH = 128
+MAX_NEW_TOKENS = 96
 
 
-def demo(model: str | None = None, device: str | None = None, out: str | None = None) -> None:
-    """Render the demo video, ask a model about it and print answers beside the truth.
+@dataclass(frozen=True)
+class DemoAnswer:
+    """What a model answered to a question of the world.
+
+    Attributes:
+        answer: its whole answer: what it rests on, then the conclusion.
+        right: whether it names the right option, by the rules of `saven eval`.
+    """
+
+    question: Question
+    answer: str
+    right: bool
+
+    @property
+    def truth(self) -> str:
+        return multiple_choice_answer(self.question.options, self.question.answer)
+
+    def span_row(self) -> SpanRow:
+        """The question as a row of the picture."""
+        return SpanRow(
+            self.question.text,
+            conclusion(" ".join(self.answer.split())),
+            self.question.answer_text,
+            self.right,
+            asked=_seconds(parse_spans(self.question.text)),
+            true=_seconds(self.question.evidence),
+            answered=_seconds(parse_spans(self.answer)),
+        )
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo made.
+
+    Attributes:
+        video, picture: the files written.
+        fed: what the model was given.
+    """
+
+    scene: Scene
+    video: Path
+    picture: Path
+    answers: list[DemoAnswer]
+    fed: Fed
+
+    @property
+    def right(self) -> int:
+        """How many answers are right."""
+        return sum(answer.right for answer in self.answers)
+
+
+def demo(
+    model=None,
+    device: str | None = None,
+    out: str | os.PathLike = "saven-demo",
+    seed: int = 0,
+    progress: bool = True,
+) -> Demo:
+    """Render an unseen video of the world, ask a model about it, and draw what came out.
 
     Args:
-        model: folder or Hub id; None for the embedded tiny model.
+        model: folder or Hub id, None for the embedded tiny model; or `(model, processor)` as `load` gives them.
         device: a torch device.
-        out: where to keep the video; a temporary file if None.
+        out: folder for the video and the picture; made where it does not exist.
+        seed: of the scene; another number is another video.
+        progress: print questions and answers as they come.
+
+    Raises:
+        FileExistsError: `out` is a file.
+        ValueError: a negative seed.
     """
-    if out is not None and not os.path.isdir(os.path.dirname(out) or "."):
-        raise FileNotFoundError(f"There is no folder {os.path.dirname(out)!r} to keep the video in.")
-    loaded, processor = load(model, device)
-    with tempfile.TemporaryDirectory() as folder:
-        path = out or os.path.join(folder, "demo.mp4")
-        render(path)
-        session = VideoSession(path, loaded, processor)
-        print(f"{path}: {len(SEGMENTS) * SEGMENT_SECONDS} s of H.264 and AAC")
-        for question, truth in QUESTIONS:
-            answer = session.ask(question, max_new_tokens=24)
-            print(f"\n? {question}\n  answer: {answer.answer!r}\n  truth:  {truth!r}")
-        print(f"\n{session.fed}")
-    if loaded.config.notice:
-        print(f"\nNote: {loaded.config.notice}")
+    scene = sample_scene(seed, SPLIT)
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{os.fspath(out)!r} is a file: name a folder for the video and the picture.")
+    say = print if progress else _say_nothing
+    model, processor = model if isinstance(model, tuple) else load(model, device)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    video = folder / f"{scene.video_id}.mp4"
+    write_video(scene, video, (HEIGHT, WIDTH))
+    say(
+        f"{video}: {scene.duration / 1e6:.1f} s of H.264 and AAC, {len(scene.pictures)} pictures and "
+        f"{len(scene.sounds)} sounds; not a scene of training"
+    )
+    session = VideoSession(video, model, processor)
+    answers = []
+    for number, question in enumerate((one for one in make_questions(scene) if one.options), 1):
+        lines = multiple_choice_prompt(question.text, question.options).replace("\n", "\n   ")
+        say(f"\n{number}. {lines}")
+        answers.append(_ask(session, question))
+        say(_verdict(answers[-1]))
+    picture = video.with_suffix(".png")
+    draw_timeline(video, [answer.span_row() for answer in answers], session.fed.frame_times).savefig(picture)
+
+    result = Demo(scene, video, picture, answers, session.fed)
+    blind = sum(answer.question.chance.text for answer in answers)
+    say(f"\n{result.right} of {len(answers)} right, where the best guess without the video gets {blind:.1f}")
+    say(f"{session.fed}\npicture: {picture}")
+    if model.config.notice:
+        say(f"\nNote: {model.config.notice}")
+    return result
 
 
-def render(path: str | os.PathLike) -> None:
-    """Write the demo video: mp4 with H.264 pictures and AAC sound."""
-    av = import_av()
-    with av.open(os.fspath(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=FRAME_RATE)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio = container.add_stream("aac", rate=SAMPLING_RATE, layout="mono")
-        for index, (shape, colour, tone) in enumerate(SEGMENTS):
-            picture = av.VideoFrame.from_ndarray(np.asarray(_draw(shape, colour)), format="rgb24")
-            for frame in range(FRAME_RATE * SEGMENT_SECONDS):
-                picture.pts = index * FRAME_RATE * SEGMENT_SECONDS + frame
-                picture.time_base = Fraction(1, FRAME_RATE)
-                container.mux(video.encode(picture))
-            seconds = np.arange(SAMPLING_RATE * SEGMENT_SECONDS) / SAMPLING_RATE
-            wave = (0.4 * np.sin(2 * np.pi * tone * seconds)).astype(np.float32)
-            sound = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-            sound.sample_rate, sound.time_base = SAMPLING_RATE, Fraction(1, SAMPLING_RATE)
-            sound.pts = index * len(wave)
-            container.mux(audio.encode(sound))
-        container.mux(video.encode(None))
-        container.mux(audio.encode(None))
+def _say_nothing(text: str) -> None:
+    pass
 
 
-def _draw(shape: str, colour: str) -> Image.Image:
-    image = Image.new("RGB", (WIDTH, HEIGHT), "gray")
-    draw = ImageDraw.Draw(image)
-    left, top, right, bottom = WIDTH // 2 - 70, HEIGHT // 2 - 70, WIDTH // 2 + 70, HEIGHT // 2 + 70
-    if shape == "circle":
-        draw.ellipse((left, top, right, bottom), fill=colour)
-    elif shape == "square":
-        draw.rectangle((left, top, right, bottom), fill=colour)
-    else:
-        draw.polygon([(WIDTH // 2, top), (left, bottom), (right, bottom)], fill=colour)
-    return image
+def _ask(session: VideoSession, question: Question) -> DemoAnswer:
+    prompt = multiple_choice_prompt(question.text, question.options)
+    answer = session.ask(prompt, max_new_tokens=MAX_NEW_TOKENS).answer
+    return DemoAnswer(question, answer, parse_choice(answer, question.options).letter == question.answer)
+
+
+def _verdict(answer: DemoAnswer) -> str:
+    moments = ", ".join(f"{format_time(start)} to {format_time(end)}" for start, end in answer.question.evidence)
+    return (
+        f"   answer  {' '.join(answer.answer.split()) or '(nothing)'}   [{'right' if answer.right else 'wrong'}]\n"
+        f"   truth   {answer.truth}\n"
+        f"   moment  {moments}"
+    )
+
+
+def _seconds(spans: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
+    return [(start / 1e6, end / 1e6) for start, end in spans]
