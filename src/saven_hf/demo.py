@@ -12,7 +12,7 @@ from .data.prompts import multiple_choice_answer, multiple_choice_prompt
 from .evaluation.parsing import conclusion, parse_choice
 from .hub import load
 from .savenvideo.times import format_time, parse_spans
-from .timeline import SpanRow, draw_timeline
+from .timeline import SpanRow, draw_timeline, one_line
 from .world import Question, Scene, make_questions, sample_scene, write_video
 
 
@@ -43,7 +43,7 @@ class DemoAnswer:
         """The question as a row of the picture."""
         return SpanRow(
             self.question.text,
-            conclusion(" ".join(self.answer.split())),
+            conclusion(one_line(self.answer)),
             self.question.answer_text,
             self.right,
             asked=_seconds(parse_spans(self.question.text)),
@@ -137,9 +137,11 @@ def _ask(session: VideoSession, question: Question) -> DemoAnswer:
 
 
 def _verdict(answer: DemoAnswer) -> str:
-    moments = ", ".join(f"{format_time(start)} to {format_time(end)}" for start, end in answer.question.evidence)
+    moments = ", ".join(
+        f"{format_time(start)} to {format_time(end)}" for start, end in sorted(answer.question.evidence)
+    )
     return (
-        f"   answer  {' '.join(answer.answer.split()) or '(nothing)'}   [{'right' if answer.right else 'wrong'}]\n"
+        f"   answer  {one_line(answer.answer) or '(nothing)'}   [{'right' if answer.right else 'wrong'}]\n"
         f"   truth   {answer.truth}\n"
         f"   moment  {moments}"
     )

@@ -9,12 +9,13 @@ of span differ in form as well as in colour, so that the picture can be read wit
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from .ask import Answer
 
+
+logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -89,6 +92,13 @@ def check_picture_path(path: str | os.PathLike) -> None:
         )
     if folder and not os.path.isdir(folder):
         raise TimelineError(f"There is no folder {folder!r} to save the picture in.")
+
+
+def one_line(text: str) -> str:
+    """Text as one line without control characters, which an untrained model may well write."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split())
+    )
 
 
 def rows_of(answers: Iterable[Answer]) -> list[SpanRow]:
@@ -172,7 +182,7 @@ class _Sheet:
         from matplotlib.patches import Rectangle
 
         middle = self.top - _TITLE_HEIGHT / 2 + 0.04
-        name = os.path.basename(media.label)
+        name = _drawable(os.path.basename(media.label))
         self._write(_LEFT, middle, name, weight="bold")
         self._write(_LEFT + _width(name, _TEXT, True) + 0.12, middle, f"{self.seconds:.1f} s", color=_MUTED)
         x = _WIDTH - _RIGHT
@@ -241,13 +251,11 @@ class _Sheet:
 
     # -- spans --------------------------------------------------------------------------------------------------------
 
-    def _row(self, row: SpanRow, lines: list[tuple[str, str, str]]) -> None:
-        for question, answer, note in lines:
-            y, right = self.top - _TEXT_HEIGHT / 2, _WIDTH - _RIGHT
-            self._write(_LEFT, y, question)
-            self._write(right, y, note, color=_MUTED, ha="right")
-            right -= _width(note, _TEXT) + _SPACE if note else 0
-            self._write(right, y, answer, color=_INK if row.right is False else _ACCENT, weight="bold", ha="right")
+    def _row(self, row: SpanRow, lines: list[list[_Piece]]) -> None:
+        for line in lines:
+            for piece in line:
+                style = {"weight": "bold" if piece.bold else "normal", "ha": "right" if piece.ends else "left"}
+                self._write(_LEFT + piece.x, self.top - _TEXT_HEIGHT / 2, piece.text, color=piece.colour, **style)
             self.top -= _TEXT_HEIGHT
         axes = self._axes(_BAR_HEIGHT, _ROW_GAP)
         axes.set_facecolor(_TRACK)
@@ -280,7 +288,7 @@ class _Sheet:
 _LOOKS = {
     "asked": {"facecolor": "#dfe3e8", "edgecolor": "#8c959f", "hatch": "//////", "linewidth": 0.0, "zorder": 2},
     "answered": {"facecolor": _ACCENT, "edgecolor": _ACCENT, "linewidth": 0.0, "zorder": 3},
-    "true": {"facecolor": "none", "edgecolor": _INK, "linewidth": 1.3, "zorder": 4},
+    "true": {"fill": False, "edgecolor": _INK, "linewidth": 1.3, "zorder": 4},
 }
 
 
@@ -303,34 +311,61 @@ def _clock(seconds: float, step: float) -> str:
 # Text
 
 
-def _lines_of(row: SpanRow, width: float) -> list[tuple[str, str, str]]:
-    """Lines of text of a row: of the question, the answer and a note beside it; one line holds all where they fit."""
+class _Piece(NamedTuple):
+    """A piece of a line of text; x is where it begins, or ends, in inches from the left end of the time axis."""
+
+    x: float
+    text: str
+    colour: str = _INK
+    bold: bool = False
+    ends: bool = False
+
+
+def _lines_of(row: SpanRow, width: float) -> list[list[_Piece]]:
+    """Lines of text of a row. The answer stands at the right of the question where both fit, else below it."""
     mark = {True: " \N{CHECK MARK}", False: " \N{BALLOT X}", None: ""}[row.right]
+    colour = _INK if row.right is False else _ACCENT
     note = f"truth: {row.truth}" if row.right is False and row.truth else ""
-    questions = _wrapped(row.question, _TEXT, width)
-    answers = _wrapped(row.answer + mark, _TEXT, width, bold=True)
-    notes = _wrapped(note, _TEXT, width)
-    used = _width(answers[-1], _TEXT, True)
-    if note and len(notes) == 1 and used + _SPACE + _width(note, _TEXT) <= width:
-        used += _SPACE + _width(note, _TEXT)
-        replies = [*((answer, "") for answer in answers[:-1]), (answers[-1], note)]
-    else:
-        replies = [(answer, "") for answer in answers] + ([("", line) for line in notes] if note else [])
-    if len(replies) == 1 and _width(questions[-1], _TEXT) + 2 * _SPACE + used <= width:
-        return [*((question, "", "") for question in questions[:-1]), (questions[-1], *replies[0])]
-    return [(question, "", "") for question in questions] + [("", *reply) for reply in replies]
+    questions = _wrapped(row.question, width)
+    answers, notes = _wrapped(row.answer + mark, width, bold=True), _wrapped(note, width)
+    answer_width, note_width = _width(answers[-1], _TEXT, bold=True), _width(notes[0], _TEXT)
+    beside = answer_width + (_SPACE + note_width if note else 0)
+    lines = [[_Piece(0, question)] for question in questions]
+    if len(answers) == len(notes) == 1 and _width(questions[-1], _TEXT) + 2 * _SPACE + beside <= width:
+        lines[-1].append(_Piece(width - beside + answer_width, answers[0], colour, bold=True, ends=True))
+        lines[-1].append(_Piece(width, notes[0], _MUTED, ends=True))
+        return lines
+    lines += [[_Piece(0, answer, colour, bold=True)] for answer in answers]
+    if len(notes) == 1 and beside <= width:
+        lines[-1].append(_Piece(answer_width + _SPACE, notes[0], _MUTED))
+        return lines
+    return lines + [[_Piece(0, line, _MUTED)] for line in notes]
 
 
-def _wrapped(text: str, size: float, width: float, bold: bool = False) -> list[str]:
-    """Text in lines of at most `width` inches."""
+def _wrapped(text: str, width: float, bold: bool = False) -> list[str]:
+    """Text in lines of at most `width` inches, broken between words, or within one that is longer than a line."""
     lines = [""]
-    for word in text.split():
+    for word in _drawable(text).split(" "):
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _width(longer, size, bold) > width:
-            lines.append(word)
-        else:
+        if _width(longer, _TEXT, bold) <= width:
             lines[-1] = longer
-    return lines
+            continue
+        lines.append("")
+        for letter in word:
+            if _width(lines[-1] + letter, _TEXT, bold) > width:
+                lines.append("")
+            lines[-1] += letter
+    return [line for line in lines if line] or [""]
+
+
+def _drawable(text: str) -> str:
+    """Text on one line, with boxes for letters that no font here has."""
+    letters = _letters()
+    text = one_line(text)
+    missing = sorted({letter for letter in text if ord(letter) not in letters})
+    if missing:
+        logger.warning("No font of matplotlib's has %s: drawn as boxes.", "".join(missing))
+    return "".join("\N{WHITE SQUARE}" if letter in missing else letter for letter in text)
 
 
 def _width(text: str, size: float, bold: bool = False) -> float:
@@ -348,6 +383,13 @@ def _fonts() -> list[str]:
 
     known = set(fontManager.get_font_names())
     return [name for name in _FONTS if name in known]
+
+
+@lru_cache(maxsize=1)
+def _letters() -> set[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return {letter for name in _fonts() for letter in get_font(findfont(name)).get_charmap()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -87,4 +87,4 @@ def compare(rank, store, stage):
 
 @pytest.mark.parametrize("stage", ["align-audio", "saven"])
 def test_sharded_equals_whole(tmp_path, stage):
-    mp.start_processes(compare, (str(tmp_path / "store"), stage), nprocs=2, start_method="fork")
+    mp.start_processes(compare, (str(tmp_path / "store"), stage), nprocs=2, start_method="spawn")

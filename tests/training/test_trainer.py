@@ -147,7 +147,8 @@ class TestResume:
         whole = train(recipe(start, tmp_path / "whole", **settings), rows)
 
         broken = recipe(start, tmp_path / "broken", **settings)
-        process = multiprocessing.get_context("fork").Process(target=train, args=(broken, rows, [_Kill()]))
+        # A process of its own from the start: a fork of one that has threads may crash.
+        process = multiprocessing.get_context("spawn").Process(target=train, args=(broken, rows, [_Kill()]))
         process.start()
         process.join(120)
         assert process.exitcode == -signal.SIGKILL
