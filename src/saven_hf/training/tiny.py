@@ -106,6 +106,10 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     write_rows(out / "rows", plan)
     folder = out / "init"
     for stage in STAGES:
+        trained = out / stage / "merged" if stage in ("temporal", "saven") else out / stage
+        if (trained / "model.safetensors").is_file():
+            folder = trained
+            continue
         places = {
             "model": folder,
             "output_dir": out / stage,
