@@ -2,6 +2,8 @@
 
 python dataset_scripts/build_world.py --out world --videos 1000 --seed 0 --split train
 python dataset_scripts/build_world.py --out world --videos 300 --split iid
+
+Configs are qa, captions, videos and, for splits that may be trained on, sft.
 """
 
 import argparse

@@ -136,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         "world",
         help="make videos of the procedural world, with questions and their truth",
         description="Render scenes of shapes and tones as mp4 files, with questions, their answers, the chance level "
-        "of every question and captions: a dataset that `load_dataset` opens.",
+        "of every question, captions, and rows to train on: a dataset whose configs qa, captions, videos and sft "
+        "`load_dataset` opens. Held-out splits have no sft.",
         epilog="examples:\n"
         "  saven world --out world --videos 100\n"
         "  saven world --out world --videos 30 --split iid     (held-out scenes, added to the same folder)",
@@ -400,7 +401,8 @@ def _world(args: argparse.Namespace) -> None:
         print(json.dumps(result))
         return
     print(f"{result['videos']} videos of the split {result['split']!r} in {result['out']}: "
-          f"{result['seconds']:.0f} s, {result['questions']} questions, {result['captions']} captions")  # fmt: skip
+          f"{result['seconds']:.0f} s, {result['questions']} questions, {result['captions']} captions, "
+          f"{result['sft']} rows to train on")  # fmt: skip
 
 
 def _validate(args: argparse.Namespace) -> None:

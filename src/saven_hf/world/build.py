@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..version import __version__
 from .captions import caption
+from .conversations import Turn, as_messages, describe_scene, make_conversation
 from .questions import Question, make_questions
 from .scenes import Scene
 from .splits import SPLITS, sample_scene, split_named
@@ -17,8 +18,21 @@ from .video import write_video, written_whole
 
 
 VIDEOS_PER_SHARD, ROWS_PER_GROUP = 64, 100
-CONFIGS = ("qa", "captions")
+CONFIGS = ("qa", "captions", "videos", "sft")
 _MANIFEST = "world.json"
+
+# What `sft` rows are, as weights: captions to questions as 21 : 37, the paper's mix; the rest is our decision.
+_SFT_KINDS = {
+    **{"span_caption": 7.0, "visual_span_caption": 3.5, "audio_span_caption": 3.5},
+    **{"captions": 3.5, "visual_captions": 1.75, "audio_captions": 1.75},
+    **{"choice": 18.5, "open": 18.5},
+}
+_SFT_DRAWS = 6  # of a video; what comes twice is one row
+
+
+def configs_of(split: str) -> tuple[str, ...]:
+    """Configs that a split has: nothing to train on is made of held-out scenes."""
+    return tuple(config for config in CONFIGS if config != "sft" or not split_named(split).held_out)
 
 
 class WorldBuildError(ValueError):
@@ -38,11 +52,13 @@ def build_world(
     segments: int | tuple[int, int] | None = None,
     progress: bool = True,
 ) -> dict:
-    """Write a split of the world; `load_dataset(out_dir, "qa")` and `"captions"` open it.
+    """Write a split of the world; `load_dataset(out_dir, "qa")`, or another config, opens it.
 
         videos/<video_id>.mp4                H.264 and AAC
         data/qa/<split>-00000-of-00002.parquet
         data/captions/<split>-...            one row for each segment
+        data/videos/<split>-...              one for each video: captions of all of its picture, sound, and both
+        data/sft/<split>-...                 one for each instruction and answer; none for held-out splits
         README.md, world.json                the card with the configs, and what was asked for
 
     Run it again after an interruption: what is complete is kept, and the result is the same, but for a few pixels that
@@ -57,7 +73,7 @@ def build_world(
         progress: show a bar.
 
     Returns:
-        {"out", "split", "videos", "questions", "captions", "seconds"}: the folder, and what the split holds.
+        {"out", "split", "videos", "questions", "captions", "sft", "seconds"}: the folder, and what the split holds.
 
     Raises:
         WorldBuildError: `videos` is below 1, or the folder has this split with other arguments.
@@ -85,14 +101,15 @@ def build_world(
                 f"{out} already has the split {split!r} with {', '.join(differing)}. Ask for the same again to "
                 "complete it, or give another folder."
             )
-    for folder in ("videos", *(f"data/{config}" for config in CONFIGS)):
+    configs = configs_of(split)
+    for folder in ("videos", *(f"data/{config}" for config in configs)):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for stale in out.rglob("*.partial"):  # of a run that was killed
         stale.unlink()
     _write_manifest(out, manifest | {split: built or wanted})
 
     shards = -(-videos // VIDEOS_PER_SHARD)
-    counts = {"questions": 0, "captions": 0, "seconds": 0.0}
+    counts = {"questions": 0, "captions": 0, "sft": 0, "seconds": 0.0}
     with tqdm(total=videos, unit="video", desc=f"world {split}", disable=not progress) as bar:
         for shard in range(shards):
             first = shard * VIDEOS_PER_SHARD
@@ -100,10 +117,12 @@ def build_world(
             scenes = [sample_scene(number, split, segments) for number in numbers]
             questions = [make_questions(scene) for scene in scenes]
             captions = [caption(scene) for scene in scenes]
+            turns = [make_conversation(scene, _SFT_KINDS, _SFT_DRAWS) if "sft" in configs else [] for scene in scenes]
             counts["questions"] += sum(map(len, questions))
             counts["captions"] += sum(map(len, captions))
+            counts["sft"] += sum(map(len, turns))
             counts["seconds"] += sum(scene.duration for scene in scenes) / 1e6
-            names = {config: _shard_name(out, config, split, shard, shards) for config in CONFIGS}
+            names = {config: _shard_name(out, config, split, shard, shards) for config in configs}
             if all(name.is_file() for name in names.values()):
                 bar.update(len(scenes))
                 continue
@@ -112,7 +131,15 @@ def build_world(
                 if not path.is_file():
                     write_video(scene, path, size)
                 bar.update()
-            rows = {"qa": _qa_rows(out, scenes, questions), "captions": _caption_rows(scenes, captions)}
+            # Bytes, so that a shard is whole by itself; parquet stores those of rows that share a video once.
+            contents = [(out / "videos" / f"{scene.video_id}.mp4").read_bytes() for scene in scenes]
+            files = [{"bytes": content, "path": None} for content in contents]
+            rows = {
+                "qa": _qa_rows(scenes, files, questions),
+                "captions": _caption_rows(scenes, captions),
+                "videos": _video_rows(scenes, files),
+                "sft": _sft_rows(scenes, files, turns),
+            }
             for config, name in names.items():
                 with written_whole(name) as partial:
                     _write_parquet(partial, rows[config], _features(datasets)[config])
@@ -162,7 +189,7 @@ def _write_parquet(path: str, rows: list[dict], features) -> None:
 
 
 def _summary(out: Path, split: str, manifest: dict) -> dict:
-    kept = ("videos", "questions", "captions", "seconds")
+    kept = ("videos", "questions", "captions", "sft", "seconds")
     return {"out": str(out), "split": split} | {name: manifest[split][name] for name in kept}
 
 
@@ -173,6 +200,13 @@ def _summary(out: Path, split: str, manifest: dict) -> dict:
 def _features(datasets) -> dict:
     """Columns of each config; times are seconds."""
     text, number = datasets.Value("string"), datasets.Value("float64")
+    provenance = {
+        "models": datasets.List(text),
+        "prompt_hashes": datasets.List(text),
+        "code_version": text,
+        "seed": datasets.Value("int64"),
+        "split": text,
+    }
     chance = {"picture": number, "sound": number, "text": number, "timeless": number}
     qa = {
         "id": text,
@@ -189,13 +223,7 @@ def _features(datasets) -> dict:
         "evidence": datasets.List(datasets.List(number)),
         "checks": {"family": text, "needs": text, "chance": chance},
         "source": text,
-        "provenance": {
-            "models": datasets.List(text),
-            "prompt_hashes": datasets.List(text),
-            "code_version": text,
-            "seed": datasets.Value("int64"),
-            "split": text,
-        },
+        "provenance": provenance,
     }
     captions = {
         "video_id": text,
@@ -206,14 +234,34 @@ def _features(datasets) -> dict:
         "audio_caption": text,
         "av_caption": text,
     }
-    return {"qa": datasets.Features(qa), "captions": datasets.Features(captions)}
+    videos = {
+        "video_id": text,
+        "video": datasets.Video(),
+        "duration": number,
+        "visual_caption": text,
+        "audio_caption": text,
+        "av_caption": text,
+        "source": text,
+        "provenance": provenance,
+    }
+    sft = {
+        "id": text,
+        "video_id": text,
+        "messages": datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})}),
+        "videos": datasets.List(datasets.Video()),
+        "start": number,
+        "end": number,
+        "kind": text,
+        "source": text,
+        "provenance": provenance,
+    }
+    features = {"qa": qa, "captions": captions, "videos": videos, "sft": sft}
+    return {config: datasets.Features(columns) for config, columns in features.items()}
 
 
-def _qa_rows(out: Path, scenes: list[Scene], questions: list[list[Question]]) -> list[dict]:
+def _qa_rows(scenes: list[Scene], videos: list[dict], questions: list[list[Question]]) -> list[dict]:
     rows = []
-    for scene, asked in zip(scenes, questions, strict=True):
-        # Bytes, so that a shard is whole by itself; parquet stores those of rows that share a video once.
-        video = {"bytes": (out / "videos" / f"{scene.video_id}.mp4").read_bytes(), "path": None}
+    for scene, video, asked in zip(scenes, videos, questions, strict=True):
         for at, question in enumerate(asked):
             rows.append(
                 {
@@ -235,16 +283,20 @@ def _qa_rows(out: Path, scenes: list[Scene], questions: list[list[Question]]) ->
                         "chance": question.chance and question.chance._asdict(),
                     },
                     "source": "world",
-                    "provenance": {
-                        "models": [],
-                        "prompt_hashes": [],
-                        "code_version": __version__,
-                        "seed": scene.seed,
-                        "split": scene.split,
-                    },
+                    "provenance": _provenance(scene),
                 }
             )
     return rows
+
+
+def _provenance(scene: Scene) -> dict:
+    return {
+        "models": [],
+        "prompt_hashes": [],
+        "code_version": __version__,
+        "seed": scene.seed,
+        "split": scene.split,
+    }
 
 
 def _audio_type(scene: Scene, question: Question) -> str:
@@ -274,18 +326,58 @@ def _caption_rows(scenes: list[Scene], captions) -> list[dict]:
     ]
 
 
+def _video_rows(scenes: list[Scene], videos: list[dict]) -> list[dict]:
+    return [
+        {
+            "video_id": scene.video_id,
+            "video": video,
+            "duration": scene.duration / 1e6,
+            "visual_caption": describe_scene(scene, "visual_captions"),
+            "audio_caption": describe_scene(scene, "audio_captions"),
+            "av_caption": describe_scene(scene, "captions"),
+            "source": "world",
+            "provenance": _provenance(scene),
+        }
+        for scene, video in zip(scenes, videos, strict=True)
+    ]
+
+
+def _sft_rows(scenes: list[Scene], videos: list[dict], turns: list[list[Turn]]) -> list[dict]:
+    """A row for each turn: in one conversation, an answer could be read off an earlier one."""
+    return [
+        {
+            "id": f"{scene.video_id}-sft-{at}",
+            "video_id": scene.video_id,
+            "messages": as_messages([turn]),
+            "videos": [video],
+            # All of the video is used.
+            "start": None,
+            "end": None,
+            "kind": turn.kind,
+            "source": "world",
+            "provenance": _provenance(scene),
+        }
+        for scene, video, of_scene in zip(scenes, videos, turns, strict=True)
+        for at, turn in enumerate(of_scene)
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Card
 
 
 def _card(manifest: dict) -> str:
     """README.md: the configs of all complete splits, what they hold, how to open them."""
-    complete = [split for split in SPLITS if "questions" in manifest.get(split, {})]
+    complete = [split for split in SPLITS if "sft" in manifest.get(split, {})]
+    any_sft = any("sft" in configs_of(split) for split in complete)
     lines = ["---", "pretty_name: The SAVEn world", "license: apache-2.0", "language: [en]"]
     lines += ["task_categories: [video-text-to-text]", "tags: [video, audio, synthetic, audio-visual]", "configs:"]
     for config in CONFIGS:
+        holding = [split for split in complete if config in configs_of(split)]
+        if not holding:
+            continue
         lines += [f"- config_name: {config}"] + (["  default: true"] if config == "qa" else []) + ["  data_files:"]
-        for split in complete:
+        for split in holding:
             lines += [f"  - split: {split}", f"    path: data/{config}/{split}-*.parquet"]
     lines += [
         "---",
@@ -296,14 +388,14 @@ def _card(manifest: dict) -> str:
         "SAVEn-Vid and dense captions. Most questions need both sound and picture; `checks.chance` holds the exact",
         "accuracy of the best guesser that has only the picture, only the sound, only the text, or no time.",
         "",
-        "| split | videos | hours | questions | captions | first seed | |",
-        "|---|---|---|---|---|---|---|",
+        "| split | videos | hours | questions | captions | rows to train on | first seed | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for split in complete:
         one = manifest[split]
         lines.append(
             f"| {split} | {one['videos']} | {one['seconds'] / 3600:.2f} | {one['questions']} | {one['captions']} | "
-            f"{one['seed']} | {SPLITS[split].description} |"
+            f"{one['sft'] or ''} | {one['seed']} | {SPLITS[split].description} |"
         )
     lines += [
         "",
@@ -311,8 +403,16 @@ def _card(manifest: dict) -> str:
         "from datasets import load_dataset",
         "",
         'questions = load_dataset("path/to/this/folder", "qa")',
-        'captions = load_dataset("path/to/this/folder", "captions")',
+        'segments = load_dataset("path/to/this/folder", "captions")',
+        'videos = load_dataset("path/to/this/folder", "videos")',
+        *(['to_train_on = load_dataset("path/to/this/folder", "sft")'] if any_sft else []),
         "```",
+        "",
+        "- `qa`: questions with their options, answer, evidence and chance levels.",
+        "- `captions`: picture, sound and both of each segment, in words.",
+        "- `videos`: each video with captions of all of its picture, its sound, and both, with their times.",
+        "- `sft`: instructions and answers as `messages`, captions to questions as 21 : 37. Answers say first what",
+        "  they rest on; the conclusion stands behind the last `: `. Splits that are held out have none.",
         "",
         "Times are seconds, half-open [start, end). `videos/` holds the same files as the column `video`. `answer` is",
         "a letter, `answer_text` the answer in words; a question without `options` is open only.",

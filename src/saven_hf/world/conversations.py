@@ -7,9 +7,12 @@ several turns on one scene, because the scene is what costs.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..savenvideo.times import format_time
 from .captions import caption, describe_picture, describe_sound
@@ -35,6 +38,8 @@ class Turn:
     question: Question | None = None
 
 
+_MANY = 1 << 30  # steps of a draw that stands for any number
+
 # Instructions trained on. Questions bring their own wordings.
 INSTRUCTIONS = {
     "visual_captions": ("Describe the picture with its times.", "What is seen, and when?", "Tell when you see what."),
@@ -58,15 +63,29 @@ def _stream_captions(events, describe) -> list[str]:
     return [_sentence(f"{span_text(event.start, event.end)} {describe(event)}") for event in events]
 
 
+def describe_scene(scene: Scene, kind: str = "captions", round: int = 0) -> str:
+    """A whole scene in words and times: a sentence for each segment, or for each event of one stream.
+
+    Args:
+        kind: "captions", "visual_captions" (the picture alone) or "audio_captions" (the sound alone).
+        round: another number draws other wordings of "captions".
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind == "captions":
+        return " ".join(one.text for one in caption(scene, round))
+    if kind == "visual_captions":
+        return " ".join(_stream_captions(scene.pictures, describe_picture))
+    if kind == "audio_captions":
+        return " ".join(_stream_captions(scene.sounds, describe_sound))
+    raise ValueError(f"A scene has no {kind!r}: one of captions, visual_captions, audio_captions.")
+
+
 def _whole(kind: str) -> Callable[[Scene, Draw, bool], Turn]:
     def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn:
-        if kind == "captions":
-            sentences = [one.text for one in caption(scene, round=draw.index(1 << 30))]
-        elif kind == "visual_captions":
-            sentences = _stream_captions(scene.pictures, describe_picture)
-        else:
-            sentences = _stream_captions(scene.sounds, describe_sound)
-        return Turn(kind, draw.pick(INSTRUCTIONS[kind]), " ".join(sentences))
+        text = describe_scene(scene, kind, round=draw.index(_MANY))
+        return Turn(kind, draw.pick(INSTRUCTIONS[kind]), text)
 
     return turn
 
@@ -74,7 +93,7 @@ def _whole(kind: str) -> Callable[[Scene, Draw, bool], Turn]:
 def _span(kind: str) -> Callable[[Scene, Draw, bool], Turn]:
     def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn:
         if kind == "span_caption":
-            chosen = draw.pick(caption(scene, round=draw.index(1 << 30)))
+            chosen = draw.pick(caption(scene, round=draw.index(_MANY)))
             answer = chosen.text
         elif kind == "visual_span_caption":
             chosen = draw.pick(scene.pictures)
@@ -123,38 +142,59 @@ def make_conversation(scene: Scene, kinds: Mapping[str, float], turns: int = 1, 
     Args:
         scene: as `sample_scene` gives it; worded by its split.
         kinds: keys of `TURNS` and how often each is drawn, as weights.
-        turns: how many to draw. A turn that comes twice is kept once, and a scene may lack a kind (two segments have
-            no four options), so there may be fewer, but never none where a caption is among `kinds`.
+        turns: how many to draw. What comes twice, in whatever words, is kept once, and a scene may lack a kind (two
+            segments have no four options), so there may be fewer; with captions alone there is always one.
         round: another number draws another conversation.
 
     Raises:
-        ValueError: a kind that does not exist, or the scene was edited and so has no questions of its own.
+        ValueError: a kind that does not exist, weights that are no weights, or the scene was edited and so has no
+            questions of its own.
     """
     unknown = [kind for kind in kinds if kind not in TURNS]
     if unknown:
         raise ValueError(f"There is no kind of turn {unknown[0]!r}: one of {', '.join(TURNS)}.")
     if scene.edits:
         raise ValueError(f"The scene was edited ({', '.join(scene.edits)}): talk about the scene it was made from.")
+    total = sum(kinds.values())
+    if not (all(weight >= 0 for weight in kinds.values()) and 0 < total < math.inf):
+        raise ValueError(f"Weights of kinds are at least 0 and at least one is above; given are {dict(kinds)}.")
     draw = Draw(generator(scene.split, scene.seed, f"conversation {round}"))
     held_out = split_named(scene.split).held_out_paraphrases
-    scale = 10_000 / sum(kinds.values())
-    names = [name for name, weight in kinds.items() for _ in range(max(1, int(weight * scale)))]
-    made: dict[str, Turn] = {}
+    names, ends = list(kinds), list(accumulate(kinds.values()))
+    made: dict[Hashable, Turn] = {}
     for _ in range(turns):
-        turn = TURNS[draw.pick(names)](scene, draw, held_out)
+        kind = names[bisect(ends, draw.index(_MANY) / _MANY * total)]
+        turn = TURNS[kind](scene, draw, held_out)
         if turn is not None:
-            made.setdefault(turn.user, turn)
+            made.setdefault(_subject(turn), turn)
     return list(made.values())
 
 
-_TIME = re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b")
+def _subject(turn: Turn) -> Hashable:
+    """What a turn is about: the same for all wordings, and for a question in either form."""
+    if turn.question is None:
+        return turn.kind, *_TIME.findall(turn.user)
+    return turn.question.family, turn.question.arguments["given"], turn.question.arguments.get("times")
+
+
+def as_messages(turns: Sequence[Turn]) -> list[dict]:
+    """Turns as chat messages about one video, whose bare block opens the first of them."""
+    messages = []
+    for at, turn in enumerate(turns):
+        media = [{"type": "video"}] if at == 0 else []
+        messages.append({"role": "user", "content": [*media, {"type": "text", "text": turn.user}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.assistant}]})
+    return messages
+
+
+_TIME = re.compile(r"\b(\d{2,}):(\d\d):(\d\d)\.(\d{3})\b")
 
 
 def shift_times(text: str, offset: int) -> str:
     """The world's text with every HH:MM:SS.mmm moved by `offset` microseconds."""
 
     def moved(match: re.Match) -> str:
-        hours, minutes, seconds = match.group().split(":")
-        return format_time(round((int(hours) * 3600 + int(minutes) * 60) * 1e6 + float(seconds) * 1e6) + offset)
+        hours, minutes, seconds, milliseconds = map(int, match.groups())
+        return format_time(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + milliseconds * 1000 + offset)
 
     return _TIME.sub(moved, text)
