@@ -25,7 +25,7 @@ from ...world.sounds import GLIDE_OCTAVES, click_times, pulse_times, render_soun
 from ...world.splits import sample_scene
 from ...world.video import AUDIO_RATE, add_sound, encode_sound
 from ...world.vocabulary import GLIDES, LOUDNESSES, MAX_PULSES, PITCHES, SILENT, TIMBRES
-from .loop import CHECKPOINT, fit
+from .loop import CHECKPOINT, config_settings, fit
 
 
 # What is told of the sound of a column, if there is any.
@@ -106,7 +106,7 @@ def pretrain_audio(
             told = listener(features.to(device), mask.to(device))
         return _loss(told, {name: values.to(device) for name, values in labels.items()})
 
-    settings = {"seed": seed, "batch_columns": batch_columns, "config": config.to_diff_dict()}
+    settings = {"seed": seed, "batch_columns": batch_columns, "config": config_settings(config)}
     complete = fit(
         listener, loss_of, output_dir, steps=steps, learning_rate=learning_rate, settings=settings,
         save_steps=save_steps, stop_after=stop_after, progress=progress,

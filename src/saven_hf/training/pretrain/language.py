@@ -42,7 +42,7 @@ from ...world.vocabulary import (
     SILENCE,
     TIMBRES,
 )
-from .loop import CHECKPOINT, fit
+from .loop import CHECKPOINT, config_settings, fit
 
 
 IGNORED = -100  # label of a token that is not asked for
@@ -380,7 +380,7 @@ def pretrain_language(
         learning_rate=learning_rate,
         optimizer="muon",
         warmup=0.02,
-        settings={"batch_size": batch_size, "seed": seed, "config": config.to_diff_dict()},
+        settings={"batch_size": batch_size, "seed": seed, "config": config_settings(config)},
         stop_after=stop_after,
         progress=progress,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedConfig
 
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
@@ -90,6 +91,11 @@ def fit(
                 _save(out, model, optimizers, settings, step + 1)
     model.eval()
     return last == steps
+
+
+def config_settings(config: PreTrainedConfig) -> dict:
+    """What a model's config decides of the result: all but the release of transformers that wrote it."""
+    return {name: value for name, value in config.to_diff_dict().items() if name != "transformers_version"}
 
 
 def _optimizers(model: nn.Module, kind: str, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:

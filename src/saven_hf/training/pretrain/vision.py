@@ -21,7 +21,7 @@ from ...world.pictures import render_frames
 from ...world.scenes import Picture, Scene
 from ...world.splits import sample_scene
 from ...world.vocabulary import BACKGROUNDS, COLOURS, MAX_COPIES, MOTIONS, PLACES, SHAPES
-from .loop import CHECKPOINT, fit
+from .loop import CHECKPOINT, config_settings, fit
 
 
 # Attributes in which a frame and its twin may differ, and their values.
@@ -108,7 +108,7 @@ def pretrain_vision(
         right = ((logits > 0) & true).sum() / ((logits > 0) | true).sum()
         return loss, {"overlap": right.item()}
 
-    settings = {"seed": seed, "batch_size": batch_size, "text_length": length, "config": config.to_diff_dict()}
+    settings = {"seed": seed, "batch_size": batch_size, "text_length": length, "config": config_settings(config)}
     complete = fit(
         model, loss_of, output_dir, steps=steps, learning_rate=learning_rate, settings=settings,
         save_steps=save_steps, stop_after=stop_after, progress=progress,
