@@ -8,17 +8,15 @@ from batches import gap
 from tiny import tiny_config, tiny_model, video_media
 from transformers import BatchFeature
 
-from saven_hf.savenvideo.connectors import (
+from saven_hf.savenvideo.connector_avts import AVTSLayer, literal_cross_attention, window_positions
+from saven_hf.savenvideo.connector_base import (
     PICTURE,
     QUESTION,
     SOUND,
     TIME,
-    AVTSLayer,
     Questions,
     TemporalLinearProjection,
     WindowIndex,
-    literal_cross_attention,
-    window_positions,
 )
 from saven_hf.savenvideo.layout import NO_TIME, Window
 

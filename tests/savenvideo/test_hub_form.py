@@ -216,6 +216,9 @@ class TestRemoteCode:
         assert {
             "configuration_beats.py",
             "configuration_savenvideo.py",
+            "connector_avts.py",
+            "connector_base.py",
+            "connector_mlp.py",
             "connectors.py",
             "layout.py",
             "memory.py",

@@ -22,16 +22,15 @@ from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_savenvideo import SAVEnVideoConfig
-from .connectors import (
-    AVTSResampler,
+from .connector_base import (
     Connector,
     ConnectorOutput,
     PooledKeys,
     Questions,
     TemporalLinearProjection,
     WindowIndex,
-    build_connector,
 )
+from .connectors import CONNECTORS, build_connector
 from .layout import PATCH_STEP_US, TokenLayout, Window
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
@@ -97,7 +96,7 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
     input_modalities = ("video", "image", "audio", "text")
     supports_gradient_checkpointing = True
     # The towers and the language model add their own layers to this list.
-    _no_split_modules = ["AVTSResampler", "MLPConnector", "TemporalLinearProjection"]
+    _no_split_modules = ["TemporalLinearProjection", *sorted({kind.__name__ for kind in CONNECTORS.values()})]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -113,10 +112,7 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
             # f(t) has entries of size one: this gives h(t) entries of size one as well.
             init.normal_(module.projection.weight, std=module.projection.in_features**-0.5)
         if isinstance(module, Connector):
-            init.normal_(module.modality_embedding, std=std)
-        if isinstance(module, AVTSResampler):
-            for name in ("queries", "query_position", "patch_position", "band_position"):
-                init.normal_(getattr(module, name), std=std)
+            module.initialise(std)
 
     @classmethod
     def is_custom_code(cls) -> bool:
