@@ -63,7 +63,8 @@ def test_rows_are_messages_about_scenes_of_training(tmp_path):
     write_rows(tmp_path / "rows", PLAN)
     for stage in STAGES:
         report = validate_messages(tmp_path / "rows" / f"{stage}.jsonl")
-        assert not report.problems and report.rows == 6
+        # A sort of row that a scene is too long for is left out.
+        assert not report.problems and 3 <= report.rows <= 6
 
 
 def test_short_scenes_come_first():
@@ -74,7 +75,7 @@ def test_short_scenes_come_first():
 
 def test_every_stage_has_its_rows_and_its_recipe():
     assert set(ROWS) == set(STAGES)
-    assert {kind for rows in ROWS.values() for kinds, _ in rows for kind in kinds} <= set(TURNS)
+    assert {kind for sorts in ROWS.values() for rows in sorts for kind in rows.kinds} <= set(TURNS)
     for stage in STAGES:
         values = yaml.safe_load(recipes.recipe_file(f"tiny/{stage}").read_text())
         assert values["stage"] == stage

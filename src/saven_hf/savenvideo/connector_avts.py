@@ -273,6 +273,10 @@ class AVTSResampler(Connector):
 
     def _decode(self, queries, query_positions, query_bias, keys, key_positions, key_bias):
         keys = self.key_norm(keys)
+        if torch.is_autocast_enabled(keys.device.type):
+            # Once, and not for each projection of each layer: they are what a step spends its time on.
+            dtype = torch.get_autocast_dtype(keys.device.type)
+            keys, key_positions = keys.to(dtype), key_positions.to(dtype)
         for layer in self.layers:
             queries = layer(queries, query_positions, query_bias, keys, key_positions, key_bias)
         return self.to_language_model(queries)

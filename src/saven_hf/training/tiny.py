@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -42,27 +43,44 @@ CONNECTOR = {
     "resampler_layers": 3,
     "resampler_heads": 4,
     "resampler_intermediate_size": 512,
-    "queries_per_window": 64,
+    "queries_per_window": 48,
     "window_seconds": 30.0,
     "window_frames": 128,
 }
 SAMPLING = {"sampling": "fps", "fps": 4.0, "max_frames": 768}
 
-# Rows of each stage: kinds of turns as weights of `make_conversation`, and the most turns in a row. They take turns,
-# so that each makes up an equal share of the rows. Captions of a whole scene are long and stand alone.
-WHOLE, SPANS = 1, 4
-ROWS: dict[str, list[tuple[dict[str, float], int]]] = {
-    "align-visual": [({"visual_captions": 1.0}, WHOLE), ({"visual_span_caption": 1.0}, SPANS)],
+
+@dataclass(frozen=True)
+class Rows:
+    """Conversations of one sort.
+
+    Attributes:
+        kinds: of turns, as weights of `make_conversation`.
+        turns: most in a row.
+        segments: most of a scene that is talked about so; what a row costs grows with the square of its length.
+    """
+
+    kinds: Mapping[str, float]
+    turns: int
+    segments: int = 20
+
+
+# Sorts take turns, so that each makes up about an equal share of a stage's rows. Captions of a whole scene are long
+# and stand alone.
+ROWS = {
+    "align-visual": [Rows({"visual_captions": 1.0}, 1), Rows({"visual_span_caption": 1.0}, 5)],
     "align-audio": [
-        ({"captions": 1.0, "audio_captions": 1.0}, WHOLE),
-        ({"span_caption": 2.0, "audio_span_caption": 1.0}, SPANS),
+        Rows({"captions": 1.0}, 1, segments=5),
+        Rows({"audio_captions": 1.0}, 1),
+        Rows({"span_caption": 2.0, "audio_span_caption": 1.0}, 5),
     ],
     "temporal": [
-        ({"span_caption": 2.0, "visual_span_caption": 1.0, "audio_span_caption": 1.0}, SPANS),
-        ({"open": 1.0}, 6),
+        Rows({"span_caption": 2.0, "visual_span_caption": 1.0, "audio_span_caption": 1.0}, 4),
+        Rows({"open": 1.0}, 6),
+        Rows({"open": 1.0}, 6),
     ],
     # The paper's mix of captions and questions is 21 : 37.
-    "saven": [({"span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5)],
+    "saven": [Rows({"span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5)],
 }
 
 
@@ -71,13 +89,13 @@ class TinyPlan:
     """How much of everything; the defaults made the shipped weights.
 
     videos, short_videos: scenes of 4 to 10 and of 2 to 4 segments, the latter to begin with; rows: conversations about
-    a video, for each stage.
+    a video, for each stage; workers: processes side by side.
     """
 
-    videos: int = 2000
-    short_videos: int = 500
+    videos: int = 1500
+    short_videos: int = 600
     rows: int = 6
-    language_steps: int = 3000
+    language_steps: int = 4000
     vision_steps: int = 3000
     audio_steps: int = 2000
     workers: int = 2
@@ -95,12 +113,9 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     """
     out, plan = Path(output_dir), plan or TinyPlan()
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(out / "tokenizer")
-    _once(out / "language", lambda path: pretrain_language(path, tokenizer, steps=plan.language_steps))
-    _once(out / "vision", lambda path: pretrain_vision(path, tokenizer, steps=plan.vision_steps))
-    _once(out / "audio", lambda path: pretrain_audio(path, steps=plan.audio_steps))
+    _tokenizer(out / "tokenizer")
+    _side_by_side(plan.workers, [(make, out, plan) for make in (_language, _vision, _audio, _videos)])
     model, processor = assemble(out)
-    write_videos(out / "videos", plan)
     cache_videos(out, model, processor)
     del model
     write_rows(out / "rows", plan)
@@ -122,11 +137,42 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     return folder
 
 
-def _once(folder: Path, make: Callable[[Path], object]) -> None:
+def _side_by_side(workers: int, tasks: Sequence[tuple]) -> None:
+    """Call functions with their arguments, so many at a time: each in a process of its own, on its share of the cores.
+
+    So small a model keeps one core busy and no more.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    spawn = get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (threads,)) as pool:
+        for done in [pool.submit(*task) for task in tasks]:
+            done.result()
+
+
+def _language(out: Path, plan: TinyPlan) -> None:
+    if not _is_there(out / "language"):
+        pretrain_language(out / "language", _tokenizer(out / "tokenizer"), steps=plan.language_steps)
+
+
+def _vision(out: Path, plan: TinyPlan) -> None:
+    if not _is_there(out / "vision"):
+        pretrain_vision(out / "vision", _tokenizer(out / "tokenizer"), steps=plan.vision_steps)
+
+
+def _audio(out: Path, plan: TinyPlan) -> None:
+    if not _is_there(out / "audio"):
+        pretrain_audio(out / "audio", steps=plan.audio_steps)
+
+
+def _videos(out: Path, plan: TinyPlan) -> None:
+    write_videos(out / "videos", plan)
+
+
+def _is_there(folder: Path) -> bool:
     if (folder / "config.json").is_file():
         logger.info("%s is there", folder)
-        return
-    make(folder)
+        return True
+    return False
 
 
 def _tokenizer(folder: Path):
@@ -161,19 +207,13 @@ def scenes_of(plan: TinyPlan) -> Iterator[Scene]:
         yield sample_scene(first + plan.short_videos + number)
 
 
-def _write(task: tuple[Scene, Path]) -> None:
-    scene, path = task
-    if not path.is_file():
-        write_video(scene, path)
-
-
 def write_videos(folder: Path, plan: TinyPlan) -> None:
     """Every scene as an H.264/AAC file."""
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(scene, folder / f"{scene.video_id}.mp4") for scene in scenes_of(plan)]
-    with ProcessPoolExecutor(plan.workers) as pool:
-        for _ in tqdm(pool.map(_write, tasks, chunksize=16), total=len(tasks), desc="videos", unit="video"):
-            pass
+    for scene in tqdm(scenes_of(plan), total=plan.short_videos + plan.videos, desc="videos", unit="video"):
+        path = folder / f"{scene.video_id}.mp4"
+        if not path.is_file():
+            write_video(scene, path)
 
 
 def cache_videos(out: Path, model: SAVEnVideoForConditionalGeneration, processor: SAVEnVideoProcessor) -> None:
@@ -183,9 +223,11 @@ def cache_videos(out: Path, model: SAVEnVideoForConditionalGeneration, processor
     logger.info("%s", report)
 
 
-def conversation_row(scene: Scene, kinds: Mapping[str, float], turns: int, round: int, video: str) -> dict | None:
-    """A row of messages (docs/data.md) about a scene; None if it has no turn of these kinds."""
-    made = make_conversation(scene, kinds, turns=turns, round=round)
+def conversation_row(scene: Scene, rows: Rows, round: int, video: str) -> dict | None:
+    """A row of messages (docs/data.md) about a scene; None if there is nothing of the sort to say."""
+    if len(scene.pictures) > rows.segments:
+        return None
+    made = make_conversation(scene, rows.kinds, turns=rows.turns, round=round)
     if not made:
         return None
     messages = []
@@ -206,9 +248,7 @@ def write_rows(folder: Path, plan: TinyPlan) -> None:
         with written_whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
             for scene in scenes_of(plan):
                 for round in range(plan.rows):
-                    kinds, most = ROWS[stage][round % len(ROWS[stage])]
-                    row = conversation_row(
-                        scene, kinds, most, number * plan.rows + round, f"../videos/{scene.video_id}.mp4"
-                    )
+                    rows = ROWS[stage][round % len(ROWS[stage])]
+                    row = conversation_row(scene, rows, number * plan.rows + round, f"../videos/{scene.video_id}.mp4")
                     if row is not None:
                         file.write(json.dumps(row) + "\n")

@@ -23,6 +23,7 @@ from ..savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from .cache import FeatureCache
 from .collator import SAVEnVideoCollator
 from .curves import MetricsLog, draw_curves
+from .memory import keep_freed_memory
 from .recipe import Recipe, RecipeError, nearest
 from .sources import LengthGroupedSampler, RowStream, build_dataset
 from .stages import apply_stage, is_connector, load_for_training, merge, reach_connector, trained_parameters
@@ -253,6 +254,8 @@ def train(
         ModelNotFoundError: there is no such model.
     """
     arguments = training_arguments(recipe)
+    if arguments.use_cpu:
+        keep_freed_memory()
     checkpoint = last_checkpoint(recipe.output_dir) if recipe.resume else None
     if model is None or processor is None:
         model, processor = _load(recipe)

@@ -13,6 +13,8 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
+from ..memory import keep_freed_memory
+
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
 
@@ -59,6 +61,7 @@ def fit(
     """
     out = Path(output_dir)
     out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     settings = {
         "steps": steps,
         "learning_rate": learning_rate,
