@@ -1,31 +1,27 @@
 """Writes the model folders of this directory: `python hub_configs/build_configs.py [--check]`.
 
-`savenvideo-tiny` is the embedded default; `savenvideo-7b` is the paper's model without weights (`saven init-7b` puts
-them together). Numbers that the paper gives are marked; all others are our decision.
+`savenvideo-7b` is the paper's model without weights (`saven init-7b` puts them together). Numbers that the paper gives
+are marked; all others are our decision. `savenvideo-tiny`, the embedded default, is no work of this script:
+`saven train tiny` makes it.
 """
 
 from __future__ import annotations
 
 import argparse
 import filecmp
-import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, SiglipVisionConfig
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from saven_hf import SAVEnVideoBeatsConfig, SAVEnVideoConfig, SAVEnVideoProcessor
+from saven_hf import SAVEnVideoConfig, SAVEnVideoProcessor
+from saven_hf.hub import save_plain
 
 
 HERE = Path(__file__).parent
-
-TINY_NOTICE = (
-    "the weights of this tiny model are untrained, so its answers mean nothing yet; for real video, assemble a 7B "
-    "with `saven init-7b` and pass it as --model."
-)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -41,65 +37,6 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|im_start|>"],
         model_max_length=4096,
     )
-
-
-def write_tiny(folder: Path) -> None:
-    """A few million parameters with every part of the 7B."""
-    tokenizer = byte_tokenizer()
-    vision = SiglipVisionConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=64,
-        patch_size=16,
-        vision_use_head=False,
-    )
-    audio = SAVEnVideoBeatsConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        patch_embed_dim=64,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        num_buckets=64,
-        max_bucket_distance=256,
-    )
-    settings = {
-        "vision_config": vision,
-        "audio_config": audio,
-        "resampler_hidden_size": 192,
-        "resampler_heads": 4,
-        "resampler_intermediate_size": 512,
-        "queries_per_window": 16,
-        "window_seconds": 10.0,
-        "window_frames": 32,
-        "notice": TINY_NOTICE,
-    }
-    processor = SAVEnVideoProcessor.from_components(tokenizer, config=SAVEnVideoConfig(**settings))
-    text = Qwen2Config(
-        vocab_size=-(-len(tokenizer) // 8) * 8,
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    ids = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}|>") for kind in ("video", "image", "audio")}
-    processor.save_pretrained(folder)
-    SAVEnVideoConfig(**settings, text_config=text, **ids).save_pretrained(folder)
-    GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=sorted(ids.values()),
-        max_new_tokens=256,
-    ).save_pretrained(folder)
 
 
 def write_7b(folder: Path) -> None:
@@ -118,36 +55,28 @@ def write_7b(folder: Path) -> None:
         bos_token_id=151_643,
     )
     config = SAVEnVideoConfig(text_config=text)
-    config.save_pretrained(folder)
     # The tokenizer is Qwen2's own and comes with its weights; all else of the processor stands here.
     processor = SAVEnVideoProcessor.from_components(byte_tokenizer(), config=config)
     with tempfile.TemporaryDirectory() as whole:
         processor.save_pretrained(whole)
         for name in ("processor_config.json", "chat_template.jinja"):
             shutil.copyfile(Path(whole) / name, folder / name)
-    GenerationConfig(
+    generation = GenerationConfig(
         eos_token_id=[151_645, 151_643],
         pad_token_id=151_643,
         suppress_tokens=[config.video_token_id, config.image_token_id, config.audio_token_id],
         max_new_tokens=512,
-    ).save_pretrained(folder)
+    )
+    save_plain(folder, config, generation)
 
 
-WRITERS = {"savenvideo-tiny": write_tiny, "savenvideo-7b": write_7b}
+WRITERS = {"savenvideo-7b": write_7b}
 
 
 def write_all(root: Path) -> None:
-    """Write every folder below `root`, without the source files that a saved model carries: they stand in `src/`."""
     for name, write in WRITERS.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         write(root / name)
-        for source in (root / name).glob("*.py"):
-            source.unlink()
-        for path in (root / name).glob("*config.json"):
-            # Any release in range writes the same folder but for its own version.
-            settings = json.loads(path.read_text())
-            settings.pop("transformers_version", None)
-            path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def main() -> int:

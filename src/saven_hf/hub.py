@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -124,6 +125,22 @@ def load(
     if "device_map" not in kwargs and "quantization_config" not in kwargs:
         loaded = loaded.to(device)
     return loaded.eval(), processor
+
+
+def save_plain(folder: str | os.PathLike, *parts) -> None:
+    """Save models, processors or configs into a folder as `hub_configs/` holds it.
+
+    Without the source files that a saved model carries, which stand in `savenvideo/`, and without the release of
+    transformers that wrote it, since any in range writes the same.
+    """
+    for part in parts:
+        part.save_pretrained(folder)
+    for source in Path(folder).glob("*.py"):
+        source.unlink()
+    for path in Path(folder).glob("*config.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings.pop("transformers_version", None)
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def init_7b(

@@ -33,7 +33,7 @@ def short_stages(monkeypatch):
 @pytest.mark.slow
 def test_one_command_trains_everything(tmp_path, short_stages):
     folder = train_tiny(tmp_path, PLAN)
-    assert folder == tmp_path / "saven" / "merged"
+    assert folder == tmp_path / "model" and not list(folder.glob("*.py"))
     model, processor = load(folder, device="cpu")
     first, _ = load(tmp_path / "init", device="cpu")
     assert processor.video_processor.fps == tiny.SAMPLING["fps"]

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from ..hub import load, save_plain
 from ..savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS, SAVEnVideoForConditionalGeneration
 from ..savenvideo.processing_savenvideo import SAVEnVideoProcessor
 from ..world.conversations import make_conversation
@@ -48,6 +49,10 @@ CONNECTOR = {
     "window_frames": 128,
 }
 SAMPLING = {"sampling": "fps", "fps": 4.0, "max_frames": 768}
+NOTICE = (
+    "this tiny model was trained on the procedural world of shapes and tones (docs/world.md) and knows nothing else; "
+    "for real video, pass a real model as --model: `saven init-7b` assembles the paper's, to be trained."
+)
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,11 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     """Train the tiny model from nothing; run it again after an interruption.
 
     Args:
-        output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, and a folder a stage.
+        output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, a folder a stage, `model`.
         plan: how much of everything.
 
     Returns:
-        The folder of the trained model.
+        `model`, the folder of the trained model.
     """
     out, plan = Path(output_dir), plan or TinyPlan()
     out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +139,7 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
         recipe = load_recipe(f"tiny/{stage}", [f"{key}={json.dumps(str(path))}" for key, path in places.items()])
         result = train(recipe)
         folder = Path(result.merged or result.model)
-    return folder
+    return ship(folder, out / "model")
 
 
 def _side_by_side(workers: int, tasks: Sequence[tuple]) -> None:
@@ -196,6 +201,15 @@ def assemble(out: Path) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoP
     model.save_pretrained(out / "init")
     processor.save_pretrained(out / "init")
     return model, processor
+
+
+def ship(folder: Path, out: Path) -> Path:
+    """The trained model as `hub_configs/savenvideo-tiny` holds it: bfloat16, with its notice. Returns `out`."""
+    model, processor = load(folder, device="cpu", dtype=torch.bfloat16)
+    model.config.notice = NOTICE
+    model.generation_config.max_new_tokens = 256
+    save_plain(out, model, processor)
+    return out
 
 
 def scenes_of(plan: TinyPlan) -> Iterator[Scene]:
