@@ -100,7 +100,7 @@ class TinyPlan:
     videos: int = 1500
     short_videos: int = 600
     rows: int = 6
-    language_steps: int = 4000
+    language_steps: int = 3400
     vision_steps: int = 3000
     audio_steps: int = 2000
     workers: int = 2
