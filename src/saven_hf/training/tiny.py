@@ -97,7 +97,7 @@ class TinyPlan:
     a video, for each stage; workers: processes side by side.
     """
 
-    videos: int = 1500
+    videos: int = 1000
     short_videos: int = 600
     rows: int = 6
     language_steps: int = 3400
