@@ -82,7 +82,7 @@ ROWS = {
     "temporal": [
         Rows({"span_caption": 2.0, "visual_span_caption": 1.0, "audio_span_caption": 1.0}, 4),
         Rows({"open": 1.0}, 6),
-        Rows({"open": 1.0}, 6),
+        Rows({"open": 1.0, "range": 2.0}, 6),
     ],
     # The paper's mix of captions and questions is 21 : 37.
     "saven": [Rows({"span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5)],

@@ -29,7 +29,7 @@ class Turn:
     Attributes:
         kind: a key of `TURNS`.
         user, assistant: the two texts; times are written HH:MM:SS.mmm.
-        question: the question asked, for kinds "choice" and "open".
+        question: the question asked, for kinds "choice", "open" and "range".
     """
 
     kind: str
@@ -114,15 +114,15 @@ _BY_FORMAT = {
 }
 
 
-def _question(form: str) -> Callable[[Scene, Draw, bool], Turn | None]:
+def _question(kind: str, form: str, formats: Sequence[str]) -> Callable[[Scene, Draw, bool], Turn | None]:
     def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn | None:
-        for question_type in draw.sample(_BY_FORMAT, len(_BY_FORMAT)):
+        for question_type in draw.sample(formats, len(formats)):
             names = _BY_FORMAT[question_type]
             for name in draw.sample(names, len(names)):
                 question = draw_question(scene, name, draw, held_out)
                 if question is not None and (form == "open" or question.options):
                     answer = f"{grounds(scene, question)}: {question.answer_text}"
-                    return Turn(form, question.prompt(form), answer, question)
+                    return Turn(kind, question.prompt(form), answer, question)
         return None
 
     return turn
@@ -131,8 +131,9 @@ def _question(form: str) -> Callable[[Scene, Draw, bool], Turn | None]:
 TURNS: dict[str, Callable[[Scene, Draw, bool], Turn | None]] = {
     **{kind: _whole(kind) for kind in ("visual_captions", "audio_captions", "captions")},
     **{kind: _span(kind) for kind in ("visual_span_caption", "audio_span_caption", "span_caption")},
-    "choice": _question("choice"),
-    "open": _question("open"),
+    "choice": _question("choice", "choice", tuple(_BY_FORMAT)),
+    "open": _question("open", "open", tuple(_BY_FORMAT)),
+    "range": _question("range", "open", ("time_range",)),
 }
 
 

@@ -54,8 +54,10 @@ def train_tokenizer(scenes: int = 4000, vocab_size: int = 1024, longest_minutes:
 
 def _texts(scenes: int, longest_minutes: int) -> Iterator[str]:
     yield from ("system\n", "user\n", "assistant\n") * 100
+    kinds = dict.fromkeys(TURNS, 1.0)
+    del kinds["range"]  # worded as "open" is
     for seed in range(scenes):
-        for turn in make_conversation(sample_scene(seed), dict.fromkeys(TURNS, 1.0), turns=6):
+        for turn in make_conversation(sample_scene(seed), kinds, turns=6):
             yield turn.user
             yield turn.assistant
     # Every second and every tenth of one, and every minute with and without a space before it.
