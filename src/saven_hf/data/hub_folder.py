@@ -15,7 +15,6 @@ hash and times) where they are too long or may not be passed on; `attach_videos`
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -29,7 +28,7 @@ from ..files import written_whole
 from ..version import __version__
 from .messages import DataError, MissingMediaError
 from .prompts import LETTERS
-from .schema import CONFIGS, OPTIONS, QUESTION_TYPES, Media, features, import_datasets, validate_row
+from .schema import CONFIGS, OPTIONS, QUESTION_TYPES, Media, features, validate_row
 
 
 SHARD_BYTES = 500_000_000
@@ -408,14 +407,14 @@ def write_card(folder: str | os.PathLike, card: Card) -> dict[str, Any]:
             f"name it in `sources`, which has {', '.join(sorted(card.sources)) or 'none'}.",
             folder,
         )
-    text = "\n".join([card_header(card, found), *_card_body(card, found, counts)])
+    text = "\n".join([card_header(card, found, **{_MARK: __version__}), *_card_body(card, found, counts)])
     with written_whole(Path(folder) / "README.md") as partial:
         Path(partial).write_text(text + "\n", encoding="utf-8")
     return found
 
 
-def card_header(card: Card, found: Mapping[str, Mapping[str, Any]], **more: Any) -> str:
-    """The YAML of a card, which tells `load_dataset` the configurations: `found` names their splits."""
+def card_header(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -> str:
+    """The YAML of a card, which tells `load_dataset` the configurations; `found` has the splits of each."""
     from huggingface_hub import DatasetCardData
 
     configs = []
@@ -429,7 +428,6 @@ def card_header(card: Card, found: Mapping[str, Mapping[str, Any]], **more: Any)
         task_categories=["video-text-to-text"],
         tags=list(card.tags),
         configs=configs,
-        **{_MARK: __version__},
         **more,
     )
     return f"---\n{data.to_yaml()}\n---\n"
@@ -465,10 +463,8 @@ def _card_body(card: Card, found: Mapping, counts: Mapping[str, Counter]) -> Ite
     for config in found:
         yield f'{config} = load_dataset("path/to/this/folder", "{config}")'
     yield "```\n"
-    yield (
-        "Times are seconds, spans half-open [start, end); in text they are HH:MM:SS.mmm. `checks` holds the verdicts on "
-        "a question;\nnone was dropped for them unless this card says so. A row without its video names it in `media`."
-    )
+    yield "Times are seconds, spans half-open [start, end); in text they are HH:MM:SS.mmm. `checks` holds the verdicts"
+    yield "on a question. A row without its video names it in `media`."
     yield f"\nWritten by saven_hf {__version__}."
 
 
