@@ -79,4 +79,13 @@ def sft_row(**changes):
     return row | changes
 
 
-ROWS = {"qa": qa_row, "captions": caption_row, "videos": video_row, "sft": sft_row}
+def world_row(**changes):
+    own = {
+        "answer_text": "A bell",
+        "checks": {"family": "with", "needs": "both", "chance": None},
+        "provenance": {**PROVENANCE, "seed": 7, "split": "train"},
+    }
+    return qa_row() | own | changes
+
+
+ROWS = {"qa": qa_row, "captions": caption_row, "videos": video_row, "sft": sft_row, "world": world_row}

@@ -89,7 +89,7 @@ def test_a_row_of_another_kind():
         validate_row([], "qa")
     with pytest.raises(RowError, match="'media' is missing; give None"):
         validate_row({name: value for name, value in qa_row().items() if name != "media"}, "qa")
-    with pytest.raises(ValueError, match="no configuration 'sound': choose one of qa, captions, videos, sft"):
+    with pytest.raises(ValueError, match="no configuration 'sound': choose one of qa, captions, videos, sft, world"):
         validate_row(qa_row(), "sound")
     assert len(list(row_problems(qa_row(answer="", category="", evidence=[]), "qa"))) == 3
 

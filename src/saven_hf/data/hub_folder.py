@@ -115,6 +115,7 @@ def write_split(
     rows: Iterable[Mapping[str, Any]],
     embed: bool = True,
     shard_bytes: int = SHARD_BYTES,
+    rows_per_group: int = ROWS_PER_GROUP,
 ) -> int:
     """Write rows as a split of a configuration, as they come; at most a row group of them is held.
 
@@ -127,6 +128,7 @@ def write_split(
         rows: of the configuration, each checked by `validate_row`. A video is a path or bytes.
         embed: store the videos' bytes; else none of them, and rows must have their `media`.
         shard_bytes: most bytes of a file.
+        rows_per_group: most rows of a row group; there are fewer where their videos pass 100 MB.
 
     Returns:
         How many rows were written.
@@ -145,7 +147,7 @@ def write_split(
     count = 0
     try:
         writer = None
-        for group, size in _row_groups(stored):
+        for group, size in _row_groups(stored, rows_per_group):
             if writer is not None and writer.size + size > shard_bytes:
                 writer.close()
                 writer = None
@@ -207,13 +209,15 @@ class _ParquetFile:
         self._file.close()
 
 
-def _row_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[list[Mapping[str, Any]], int]]:
+def _row_groups(
+    rows: Iterable[Mapping[str, Any]], rows_per_group: int = ROWS_PER_GROUP
+) -> Iterator[tuple[list[Mapping[str, Any]], int]]:
     """Rows in groups that are small when they are read, and about how many bytes each takes on disk at most."""
     group: list[Mapping[str, Any]] = []
     read = 0
     for row in rows:
         size = sum(map(len, _contents(row)))
-        if group and (len(group) == ROWS_PER_GROUP or read + size > GROUP_BYTES):
+        if group and (len(group) == rows_per_group or read + size > GROUP_BYTES):
             yield group, _stored_bytes(group)
             group, read = [], 0
         group.append(row)

@@ -7,6 +7,7 @@ datasets library stores, and `validate_row` checks a row against it and against 
     captions  one for each segment of a video             `CaptionRow`
     videos    one for each video: captions of all of it   `VideoRow`
     sft       one for each instruction and its answer     `SftRow`
+    world     questions of the procedural world           `WorldRow`
 
 Times in columns are seconds (float64) from the beginning of the row's video, spans are half-open [start, end). Times
 in text are written HH:MM:SS.mmm and name the first and the last frame, so the next segment starts one frame later
@@ -246,7 +247,8 @@ class SftRow(TypedDict):
         messages: turns about the row's one video.
         videos: the video; empty where it is given by `media` alone.
         start, end: the part of the video that is used; None: all of it.
-        kind: "span_caption", "video_caption", "question" or a maker's own.
+        kind: "question", or which captions: "captions", "visual_captions", "audio_captions" of the whole video,
+            "span_caption", "visual_span_caption", "audio_span_caption" of a part.
     """
 
     id: str
@@ -261,7 +263,39 @@ class SftRow(TypedDict):
     provenance: Provenance
 
 
-ROWS: dict[str, type] = {"qa": QaRow, "captions": CaptionRow, "videos": VideoRow, "sft": SftRow}
+class Chance(TypedDict):
+    """Exact accuracy of the best guessers that have the picture, the sound or the text alone, or no time."""
+
+    picture: float
+    sound: float
+    text: float
+    timeless: float
+
+
+class WorldChecks(TypedDict):
+    """What is known of a question of the world: how it was made, what it needs ("both", "picture", "sound")."""
+
+    family: str
+    needs: str
+    chance: Chance | None
+
+
+class WorldProvenance(Provenance):
+    """Where a scene comes from: `saven_hf.world.sample_scene(seed, split)`."""
+
+    seed: int
+    split: str
+
+
+class WorldRow(QaRow):
+    """A question on a video of the procedural world, whose truth is known; without options it is open only."""
+
+    answer_text: str
+    checks: WorldChecks
+    provenance: WorldProvenance
+
+
+ROWS: dict[str, type] = {"qa": QaRow, "captions": CaptionRow, "videos": VideoRow, "sft": SftRow, "world": WorldRow}
 CONFIGS = tuple(ROWS)
 CHECKS = tuple(Checks.__annotations__)
 NOT_CHECKED: Checks = dict.fromkeys(CHECKS)  # type: ignore[assignment]
@@ -480,6 +514,15 @@ def _named_times(text: str, duration: float, column: str, what: str) -> Iterator
             return
 
 
+def _world_problems(row: Mapping[str, Any], duration: float) -> Iterator[tuple[str, str]]:
+    open_only = not row["options"] and not row["answer"]
+    for column, problem in _qa_problems(row, duration):
+        if not (open_only and column in ("options", "answer")):
+            yield column, problem
+    if not row["answer_text"].strip():
+        yield "answer_text", "'answer_text' is empty."
+
+
 def _qa_problems(row: Mapping[str, Any], duration: float) -> Iterator[tuple[str, str]]:
     question, options, answer = row["question"], row["options"], row["answer"]
     if not question.strip():
@@ -567,4 +610,10 @@ def _sft_problems(row: Mapping[str, Any], duration: float) -> Iterator[tuple[str
         yield "kind", "'kind' is empty."
 
 
-_RULES = {"qa": _qa_problems, "captions": _caption_problems, "videos": _video_problems, "sft": _sft_problems}
+_RULES = {
+    "qa": _qa_problems,
+    "captions": _caption_problems,
+    "videos": _video_problems,
+    "sft": _sft_problems,
+    "world": _world_problems,
+}

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.hub_folder import Card, card_header, write_parquet
-from ..data.schema import CONFIGS, ROWS, Provenance, columns, import_datasets
+from ..data.schema import ROWS, WorldProvenance, columns, import_datasets
 from ..files import written_whole
 from ..version import __version__
 from .captions import caption
@@ -21,6 +21,7 @@ from .video import write_video
 
 
 VIDEOS_PER_SHARD = 64
+CONFIGS = ("qa", "captions", "videos", "sft")
 _MANIFEST = "world.json"
 
 # What `sft` rows are, as weights: captions to questions as 21 : 37, the paper's mix; the rest is our decision.
@@ -176,22 +177,18 @@ def _summary(out: Path, split: str, manifest: dict) -> dict:
 
 
 def _features() -> dict:
-    """Columns of each config: SAVEn-Vid's, and what is known of a world alone. It needs no references to media."""
-    datasets = import_datasets()
-    text, number = datasets.Value("string"), datasets.Value("float64")
-    chance = {"picture": number, "sound": number, "text": number, "timeless": number}
-    provenance = {"provenance": columns(Provenance) | {"seed": datasets.Value("int64"), "split": text}}
-    own = {
-        "qa": {"answer_text": text, "checks": {"family": text, "needs": text, "chance": chance}, **provenance},
-        "captions": {},
-        "videos": provenance,
-        "sft": provenance,
+    """Columns of each config. A question is SAVEn-Vid's "world"; there are no references to media, and no speech."""
+    provenance = {"provenance": columns(WorldProvenance)}
+    found = {
+        "qa": columns(ROWS["world"]),
+        "captions": columns(ROWS["captions"]),
+        "videos": columns(ROWS["videos"]) | provenance,
+        "sft": columns(ROWS["sft"]) | provenance,
     }
-    base = {config: columns(ROWS[config]) for config in CONFIGS}
-    left_out = ("media", "transcript")
+    features = import_datasets().Features
     return {
-        config: datasets.Features({name: one for name, one in base[config].items() if name not in left_out} | added)
-        for config, added in own.items()
+        config: features({name: one for name, one in of_config.items() if name not in ("media", "transcript")})
+        for config, of_config in found.items()
     }
 
 
