@@ -25,12 +25,12 @@ LICENCES = {"own": "CC BY 4.0"}
 FAILED = {"passed": False, "score": 0.9, "detail": "told by the text"}
 
 
-def built(folder, names, split="train", questions=5, segments=4, media=None, **changes):
+def built(folder, names, split="train", questions=5, segments=4, media=None, source="own", **changes):
     """A folder as `saven build` writes it."""
     rows = {"qa": [], "captions": [], "videos": []}
     for name in names:
         file = {"video": video(name.encode()), "media": None if media is None else media(name)}
-        rows["videos"].append(video_row(video_id=name, **file))
+        rows["videos"].append(video_row(video_id=name, source=source, **file))
         for at in range(segments):
             end = 10.0 * (at + 1)
             text = f"From 00:00:{10 * at:02d}.000 to 00:00:{end - 0.04:06.3f}, the bell rings and shines."
@@ -38,7 +38,7 @@ def built(folder, names, split="train", questions=5, segments=4, media=None, **c
                 caption_row(video_id=name, segment=at, start=10.0 * at, end=end, av_caption=text, transcript="Ring!")
             )
         rows["qa"] += [
-            qa_row(id=f"{name}-{at}", video_id=name, answer="ABCD"[at % 4], **file) | changes
+            qa_row(id=f"{name}-{at}", video_id=name, answer="ABCD"[at % 4], source=source, **file) | changes
             for at in range(questions)
         ]
     for config, of_config in rows.items():
@@ -154,6 +154,19 @@ def test_media_copied_or_only_named(tmp_path):
     assert next(read_rows(tmp_path / "found", "qa"))["video"] == {"bytes": b"a", "path": "a.mp4"}
     with pytest.raises(DataError, match="no such file: fetch it to this place; it came from somewhere"):
         build_savenvid([tmp_path / "named"], tmp_path / "lost", **options)
+
+
+def test_videos_that_may_not_be_passed_on_are_only_named(tmp_path):
+    (tmp_path / "videomme").mkdir()
+    (tmp_path / "videomme" / "a.mp4").write_bytes(b"a")
+    reference = media_reference(tmp_path / "videomme" / "a.mp4")
+    folder = built(tmp_path / "built", ["a"], "test", media=lambda name: reference, source="videomme")
+    with pytest.raises(DataError, match="'videomme' may not be passed on .academic research only.*media='reference'"):
+        build_avbench([folder], tmp_path / "out")
+    build_avbench([folder], tmp_path / "out", media="reference")
+    assert "| videomme | 6 | academic research only" in (tmp_path / "out" / "README.md").read_text()
+    build_avbench([folder], tmp_path / "mine", licences={"videomme": "by permission"})
+    assert next(read_rows(tmp_path / "mine", "qa"))["video"]["bytes"] == b"a"
 
 
 def test_bad_requests(tmp_path):

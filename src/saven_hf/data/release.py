@@ -14,12 +14,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from .corpora import LICENCES
+from .corpora import BY_REFERENCE, LICENCES
 from .hub_folder import (
     Card,
     DatasetWriteError,
@@ -85,7 +85,8 @@ def build_savenvid(
             "reference" only names them.
         media_root: where videos that are given by reference lie; by default the folder that names them.
         require: checks; a question that failed one of them is left out.
-        licences: of sources (the rows' column `source`), beside those that are known (`corpora.LICENCES`).
+        licences: of sources (the rows' column `source`), beside those that are known (`corpora.LICENCES`). Videos that
+            may not be passed on (`corpora.BY_REFERENCE`) are only stored if their licence is given here.
         seed: draws the instructions.
         writing: `shard_bytes`, `rows_per_group` of `write_split`.
 
@@ -100,7 +101,7 @@ def build_savenvid(
         "Questions, captions and instructions on videos with their sound and their time, in the form of SAVEn-Vid "
         "(arXiv 2411.16213). The paper's own data were never published: these rows were made anew by saven_hf."
     )
-    card = Card("SAVEn-Vid", about, {**LICENCES, **(licences or {})}, paper=_SAVENVID_PAPER)
+    card = Card("SAVEn-Vid", about, licences or {}, paper=_SAVENVID_PAPER)
     return _build(folders, out, TRAIN, card, media, media_root, require, InstructionMaker(seed), **writing)
 
 
@@ -133,7 +134,7 @@ def build_avbench(
         "(SAVEn-Vid, arXiv 2411.16213, appendix B). The paper's own were never published: these were made anew."
     )
     about += " A person has looked at each of them." if reviews else " No person has looked at them yet."
-    card = Card("AVBench", about, {**LICENCES, **(licences or {})}, paper=_AVBENCH_PAPER)
+    card = Card("AVBench", about, licences or {}, paper=_AVBENCH_PAPER)
     accepted = None if reviews is None else read_reviews(reviews)
     return _build(folders, out, TEST, card, media, media_root, require, None, accepted, against, **writing)
 
@@ -167,6 +168,13 @@ def _build(
         tried = ", ".join(map(os.fspath, folders))
         raise DataError(f"no question of a split {split!r} is left in {tried}; left out were {dict(left_out)}.")
 
+    reserved = {video.row["source"] for video in videos} & set(BY_REFERENCE) - set(card.sources)
+    if media != "reference" and reserved:
+        raise DataError(
+            f"videos of {min(reserved)!r} may not be passed on ({LICENCES[min(reserved)]}): give media='reference', "
+            "or their licence, if you have another."
+        )
+    card = replace(card, sources={**LICENCES, **card.sources})
     with dataset_folder(out) as folder:
         embed = media == "embed"
         rows: dict[str, Iterator[dict[str, Any]]] = {
@@ -188,7 +196,7 @@ def _build(
             write_split(folder, config, split, of_config, embed=embed, **writing)
         if left_out:
             counts = ", ".join(f"{count} for {check}" for check, count in sorted(left_out.items()))
-            card = Card(card.name, f"{card.about}\n\nLeft out were: {counts}.", card.sources, paper=card.paper)
+            card = replace(card, about=f"{card.about}\n\nLeft out were: {counts}.")
         found = write_card(folder, card)
     return {"out": os.fspath(out), "left_out": dict(left_out), "statistics": found}
 
