@@ -127,7 +127,7 @@ def build_page(questions: Questions, reviews: Reviews) -> gr.Blocks:
         ]
 
     def first():
-        return show(reviews.next_open(questions.ids) or 0)
+        return [*show(reviews.next_open(questions.ids) or 0), *exports()]
 
     def step(at: int, by: int):
         return show((at + by) % len(questions))
@@ -137,22 +137,20 @@ def build_page(questions: Questions, reviews: Reviews) -> gr.Blocks:
         try:
             reviews.add(questions[at], verdict, reviewer, reason, comment, changes)
         except ReviewError as error:
-            return [*show(at)[:4], question, a, b, c, d, answer, gr.skip(), verdict, reason, comment, f"⚠ {error}"]
+            kept = [question, a, b, c, d, answer, gr.skip(), verdict, reason, comment]
+            return [*show(at)[:4], *kept, f"⚠ {error}", gr.skip(), gr.skip()]
         following = reviews.next_open(questions.ids, at)
         told = "Stored." if following is not None else "Stored. Every question has a decision now."
-        return [*show(at if following is None else following), told]
+        return [*show(at if following is None else following), told, *exports()]
 
-    def accepted() -> str:
-        path = questions.folder / "accepted.jsonl"
-        with open(path, "w", encoding="utf-8") as file:
+    def exports() -> list[str]:
+        """Files to download: a button gives out what it was told of last."""
+        accepted, decisions = (questions.folder / name for name in ("accepted.jsonl", "reviews.jsonl"))
+        with open(accepted, "w", encoding="utf-8") as file:
             for row in reviews.accepted(questions.texts()):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return str(path)
-
-    def decisions() -> str:
-        path = questions.folder / "reviews.jsonl"
-        path.write_bytes(reviews.path.read_bytes() if reviews.path.is_file() else b"")
-        return str(path)
+        decisions.write_bytes(reviews.path.read_bytes() if reviews.path.is_file() else b"")
+        return [str(accepted), str(decisions)]
 
     with gr.Blocks(title="AVBench review") as page:
         at = gr.State(0)
@@ -178,12 +176,14 @@ def build_page(questions: Questions, reviews: Reviews) -> gr.Blocks:
                 with gr.Row():
                     back = gr.Button("Back", elem_id="back")
                     forward = gr.Button("Forward", elem_id="forward")
-                gr.DownloadButton("Accepted set", value=accepted, elem_id="accepted")
-                gr.DownloadButton("Decisions", value=decisions, elem_id="decisions")
+                files = [
+                    gr.DownloadButton("Accepted set", elem_id="accepted"),
+                    gr.DownloadButton("Decisions", elem_id="decisions"),
+                ]
         shown = [at, where, clip, about, question, *options, answer, checks, verdict, reason, comment]
-        page.load(first, None, shown)
+        page.load(first, None, [*shown, *files])
         given = [at, reviewer, verdict, reason, comment, question, *options, answer]
-        store.click(save, given, [*shown, told])
+        store.click(save, given, [*shown, told, *files])
         back.click(lambda at: [*step(at, -1), ""], at, [*shown, told])
         forward.click(lambda at: [*step(at, 1), ""], at, [*shown, told])
     return page
