@@ -144,5 +144,5 @@ def _check_changes(row: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     options = [" ".join(option.split()).casefold() for option in after["options"]]
     if not all(options) or len(set(options)) < len(options):
         raise ReviewError("The four options must all be there and differ.")
-    if after["answer"] not in LETTERS[: len(options)]:
+    if after["answer"] not in tuple(LETTERS[: len(options)]):
         raise ReviewError(f"The right answer is one of {', '.join(LETTERS[: len(options)])}.")
