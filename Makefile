@@ -23,10 +23,11 @@ test: $(READY) ## run the tests (everything but slow and GPU tests)
 test-slow: $(READY) ## run the slow tests, and the GPU tests where there is a GPU
 	$(BIN)/python -m pytest -m "slow or gpu"
 
-quality: $(READY) ## lint, check formatting and that the model folders are up to date
+quality: $(READY) ## lint, check formatting and that model folders and embedded datasets are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python hub_configs/build_configs.py --check
+	$(BIN)/python dataset_scripts/build_embedded.py --check
 
 peer-tests: $(READY) ## run transformers' own test suites against our classes
 	$(BIN)/python tests/peer/run.py

@@ -1,10 +1,12 @@
 """Ask, train and measure long videos with their sound and their time.
 
-Importing the package registers SAVEnVideo with transformers' Auto classes. It stays light: what trains, serves or
-evaluates is imported by the module that does it, when it is used.
+Importing the package registers SAVEnVideo with transformers' Auto classes, and "savenvid" and "avbench" with the
+datasets library's `load_dataset`. It stays light: what trains, serves or evaluates is imported by the module that does
+it, when it is used.
 """
 
 from .ask import Answer, Fed, VideoSession, ask
+from .data.register import register_datasets
 from .hub import ModelNotFoundError, init_7b, load
 from .plan import Plan, plan
 from .savenvideo import (
@@ -46,3 +48,5 @@ __all__ = [
     "load",
     "plan",
 ]
+
+register_datasets()

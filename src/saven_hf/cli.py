@@ -293,6 +293,28 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--audio", required=True, help="folder written by `saven convert beats`")
     init.add_argument("--text", default="Qwen/Qwen2-7B-Instruct", help="folder or Hub id (%(default)s)")
     init.set_defaults(run=_init_7b)
+
+    push = verbs.add_parser(
+        "push",
+        help="upload a dataset, a model or a Space to the Hub",
+        description="Upload a folder with its card: a dataset, a model or adapter, or a Space. --dry-run shows what "
+        "exactly would go and sends nothing. HF_ENDPOINT names another server than huggingface.co.",
+        epilog="examples:\n"
+        "  saven push savenvid me/savenvid --dry-run\n"
+        "  saven push runs/saven/final me/my-savenvideo --private\n"
+        "  saven push spaces/avbench-review me/avbench-review",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    push.add_argument("folder", help="what to upload")
+    push.add_argument("repo", help="name on the Hub, as in me/savenvid")
+    push.add_argument("--type", choices=("dataset", "model", "space"), help="(default: told by the folder's files)")
+    push.add_argument("--private", action="store_true", default=None, help="make a new repository for oneself alone")
+    push.add_argument("--revision", help="branch to commit to; it must exist")
+    push.add_argument("--message", help="of the commit")
+    push.add_argument("--pr", action="store_true", help="open a pull request instead of committing")
+    push.add_argument("--dry-run", action="store_true", help="show what would go, and send nothing")
+    push.add_argument("--json", action="store_true", help="print one JSON object")
+    push.set_defaults(run=_push)
     return parser
 
 
@@ -542,6 +564,21 @@ def _init_7b(args: argparse.Namespace) -> None:
     print(f"written: {init_7b(args.out, vision=args.vision, audio=args.audio, text=args.text)}")
 
 
+def _push(args: argparse.Namespace) -> None:
+    from .push import plan_upload, push
+
+    plan = plan_upload(args.folder, args.repo, args.type)
+    if not args.json:
+        print(plan)
+    url = None
+    if not args.dry_run:
+        url = push(plan, args.private, args.revision, args.message, args.pr)
+    if args.json:
+        print(json.dumps({**plan.to_dict(), "dry_run": args.dry_run, "url": url}))
+    else:
+        print("nothing was sent (--dry-run)" if args.dry_run else url)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `saven`. Exit code 2, and one line, on bad input."""
     args = _parser().parse_args(argv)
@@ -554,6 +591,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .evaluation import ControlError, RunMismatchError
     from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
+    from .push import PushError
     from .savenvideo.media_errors import MediaError
     from .timeline import TimelineError
     from .training.cache import FeatureCacheError
@@ -564,7 +602,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
     mendable += (QuestionError, QuestionFileError, TimelineError, FileExistsError, FileNotFoundError)
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
-    mendable += (ControlError, RunMismatchError)
+    mendable += (ControlError, RunMismatchError, PushError)
     try:
         args.run(args)
     except mendable as error:

@@ -10,8 +10,8 @@ import torch
 from saven_hf.data.messages import check_row, media_of
 from saven_hf.savenvideo.media import open_media
 from saven_hf.savenvideo.times import parse_spans, parse_times
-from saven_hf.world import SPLITS, build, caption, make_questions, sample_scene
-from saven_hf.world.build import MissingDependencyError, WorldBuildError, build_world
+from saven_hf.world import SPLITS, MissingDependencyError, build, caption, make_questions, sample_scene
+from saven_hf.world.build import WorldBuildError, build_world
 from saven_hf.world.captions import describe_picture, describe_sound
 from saven_hf.world.conversations import TURNS
 

@@ -1,4 +1,4 @@
-"""Training data: rows of chat messages, how questions are worded, readers of published annotations."""
+"""Data: rows of SAVEn-Vid and of chat messages, how questions are worded, readers of what others published."""
 
 from .messages import (
     DataError,
@@ -12,14 +12,17 @@ from .messages import (
 )
 from .prompts import LETTERS, multiple_choice_answer, multiple_choice_prompt
 from .readers import READERS, open_reader
+from .schema import CONFIGS, RowError, validate_row, validate_segments
 
 
 __all__ = [
+    "CONFIGS",
     "LETTERS",
     "READERS",
     "DataError",
     "MissingMediaError",
     "Report",
+    "RowError",
     "attach_media",
     "check_row",
     "media_of",
@@ -28,4 +31,6 @@ __all__ = [
     "open_reader",
     "read_messages",
     "validate_messages",
+    "validate_row",
+    "validate_segments",
 ]

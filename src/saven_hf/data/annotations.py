@@ -110,7 +110,7 @@ def panda70m(path: Path) -> Annotations:
             ),
         )
 
-    return _each(_csv(path, ("videoID", "timestamp", "caption", "matching_score")), parse)
+    return _each(read_csv(path, ("videoID", "timestamp", "caption", "matching_score")), parse)
 
 
 def audioset(path: Path, labels: str | os.PathLike | None = None) -> Annotations:
@@ -122,7 +122,7 @@ def audioset(path: Path, labels: str | os.PathLike | None = None) -> Annotations
     """
     labels = path.parent / "class_labels_indices.csv" if labels is None else Path(labels)
     names: dict[str, str] = {}
-    for line, row in _csv(labels, ("index", "mid", "display_name")):
+    for line, row in read_csv(labels, ("index", "mid", "display_name")):
         if isinstance(row, ValueError):
             raise DataError(f"{row}.", labels, line)
         names[row["mid"]] = row["display_name"]
@@ -137,7 +137,7 @@ def audioset(path: Path, labels: str | os.PathLike | None = None) -> Annotations
         return Annotation(_text(row, "YTID"), (_timed(answer, row["start_seconds"], row["end_seconds"]),))
 
     columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
-    return _each(_csv(path, columns, has_header=False), parse)
+    return _each(read_csv(path, columns, has_header=False), parse)
 
 
 def audiocaps(path: Path) -> Annotations:
@@ -147,7 +147,7 @@ def audiocaps(path: Path) -> Annotations:
         segment = _timed(_text(row, "caption"), row["start_time"])
         return Annotation(_text(row, "youtube_id"), (segment,), _text(row, "audiocap_id"))
 
-    return _each(_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")), parse)
+    return _each(read_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")), parse)
 
 
 def autoacd(path: Path) -> Annotations:
@@ -165,7 +165,7 @@ def autoacd(path: Path) -> Annotations:
         segment = Segment(caption) if match[3] else _timed(caption, match[2])
         return Annotation(match[1] or match[3], (segment,), name)
 
-    return _each(_csv(path, ("youtube_id", "caption")), parse)
+    return _each(read_csv(path, ("youtube_id", "caption")), parse)
 
 
 def videoinstruct100k(path: Path) -> Annotations:
@@ -206,7 +206,7 @@ def vggsound(path: Path, split: str = "train") -> Annotations:
         segment = _timed(_text(row, "label"), row["start"])
         return Annotation(_text(row, "id"), (segment,) if row["split"] == split else ())
 
-    return _each(_csv(path, ("id", "start", "label", "split"), has_header=False), parse)
+    return _each(read_csv(path, ("id", "start", "label", "split"), has_header=False), parse)
 
 
 # -------------------------------------------------------------------------------------------------------------- fields
@@ -277,7 +277,7 @@ def _python_list(row: Mapping, name: str) -> list:
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def _csv(path: Path, columns: tuple[str, ...], has_header: bool = True) -> Iterator[tuple[int, dict | ValueError]]:
+def read_csv(path: Path, columns: tuple[str, ...], has_header: bool = True) -> Iterator[tuple[int, dict | ValueError]]:
     """Rows of a CSV file by column, and the line that each ends on. Lines of comment begin with "#".
 
     Args:

@@ -12,7 +12,8 @@
 Everything follows from a split's name and an integer seed. Times are integer microseconds.
 """
 
-from .build import MissingDependencyError, WorldBuildError, build_world
+from ..data.schema import MissingDependencyError
+from .build import WorldBuildError, build_world
 from .captions import Caption, caption
 from .chance import Chance
 from .interventions import edit_sound, mute, shift_sound, swap_sound

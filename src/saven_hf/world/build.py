@@ -8,16 +8,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..data.hub_folder import Card, card_header, write_parquet
+from ..data.schema import ROWS, WorldProvenance, columns, import_datasets
+from ..files import written_whole
 from ..version import __version__
 from .captions import caption
 from .conversations import Turn, as_messages, describe_scene, make_conversation
 from .questions import Question, make_questions
 from .scenes import Scene
 from .splits import SPLITS, sample_scene, split_named
-from .video import write_video, written_whole
+from .video import write_video
 
 
-VIDEOS_PER_SHARD, ROWS_PER_GROUP = 64, 100
+VIDEOS_PER_SHARD = 64
 CONFIGS = ("qa", "captions", "videos", "sft")
 _MANIFEST = "world.json"
 
@@ -27,6 +30,7 @@ _SFT_KINDS = {
     **{"captions": 3.5, "visual_captions": 1.75, "audio_captions": 1.75},
     **{"choice": 18.5, "open": 18.5},
 }
+_CARD = Card("The SAVEn world", license="apache-2.0", tags=("video", "audio", "synthetic", "audio-visual"))
 _SFT_DRAWS = 6  # of a video; what comes twice is one row
 
 
@@ -37,10 +41,6 @@ def configs_of(split: str) -> tuple[str, ...]:
 
 class WorldBuildError(ValueError):
     """A folder that holds another world than the one asked for, or a request that cannot be built."""
-
-
-class MissingDependencyError(ImportError):
-    """An optional package is needed and not installed."""
 
 
 def build_world(
@@ -79,7 +79,7 @@ def build_world(
         WorldBuildError: `videos` is below 1, or the folder has this split with other arguments.
         MissingDependencyError: the `datasets` library is not installed.
     """
-    datasets = _import_datasets()
+    features = _features()
     split_named(split)
     if videos < 1:
         raise WorldBuildError(f"A world has at least one video; {videos} were asked for.")
@@ -141,23 +141,12 @@ def build_world(
                 "sft": _sft_rows(scenes, files, turns),
             }
             for config, name in names.items():
-                with written_whole(name) as partial:
-                    _write_parquet(partial, rows[config], _features(datasets)[config])
+                write_parquet(name, rows[config], features[config])
     manifest[split] = wanted | counts
     _write_manifest(out, manifest)
     with written_whole(out / "README.md") as partial:
         Path(partial).write_text(_card(manifest), encoding="utf-8")
     return _summary(out, split, manifest)
-
-
-def _import_datasets():
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Writing a dataset needs the datasets library, which is not installed: pip install "saven-hf[train]"'
-        ) from error
-    return datasets
 
 
 def _read_manifest(out: Path) -> dict:
@@ -178,16 +167,6 @@ def _shard_name(out: Path, config: str, split: str, shard: int, shards: int) -> 
     return out / "data" / config / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
 
 
-def _write_parquet(path: str, rows: list[dict], features) -> None:
-    # Not Dataset.to_parquet: it turns off the dictionary of video columns, which stores the bytes of a video that
-    # several rows share once. pyarrow comes with the datasets library.
-    import pyarrow
-    from pyarrow import parquet
-
-    table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
-    parquet.write_table(table, path, row_group_size=ROWS_PER_GROUP, dictionary_pagesize_limit=1 << 30)
-
-
 def _summary(out: Path, split: str, manifest: dict) -> dict:
     kept = ("videos", "questions", "captions", "sft", "seconds")
     return {"out": str(out), "split": split} | {name: manifest[split][name] for name in kept}
@@ -197,66 +176,20 @@ def _summary(out: Path, split: str, manifest: dict) -> dict:
 # Rows
 
 
-def _features(datasets) -> dict:
-    """Columns of each config; times are seconds."""
-    text, number = datasets.Value("string"), datasets.Value("float64")
-    provenance = {
-        "models": datasets.List(text),
-        "prompt_hashes": datasets.List(text),
-        "code_version": text,
-        "seed": datasets.Value("int64"),
-        "split": text,
+def _features() -> dict:
+    """Columns of each config. A question is SAVEn-Vid's "world"; there are no references to media, and no speech."""
+    provenance = {"provenance": columns(WorldProvenance)}
+    found = {
+        "qa": columns(ROWS["world"]),
+        "captions": columns(ROWS["captions"]),
+        "videos": columns(ROWS["videos"]) | provenance,
+        "sft": columns(ROWS["sft"]) | provenance,
     }
-    chance = {"picture": number, "sound": number, "text": number, "timeless": number}
-    qa = {
-        "id": text,
-        "video_id": text,
-        "video": datasets.Video(),
-        "duration": number,
-        "question": text,
-        "options": datasets.List(text),
-        "answer": text,
-        "answer_text": text,
-        "question_type": text,
-        "category": text,
-        "audio_type": text,
-        "evidence": datasets.List(datasets.List(number)),
-        "checks": {"family": text, "needs": text, "chance": chance},
-        "source": text,
-        "provenance": provenance,
+    features = import_datasets().Features
+    return {
+        config: features({name: one for name, one in of_config.items() if name not in ("media", "transcript")})
+        for config, of_config in found.items()
     }
-    captions = {
-        "video_id": text,
-        "segment": datasets.Value("int32"),
-        "start": number,
-        "end": number,
-        "visual_caption": text,
-        "audio_caption": text,
-        "av_caption": text,
-    }
-    videos = {
-        "video_id": text,
-        "video": datasets.Video(),
-        "duration": number,
-        "visual_caption": text,
-        "audio_caption": text,
-        "av_caption": text,
-        "source": text,
-        "provenance": provenance,
-    }
-    sft = {
-        "id": text,
-        "video_id": text,
-        "messages": datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})}),
-        "videos": datasets.List(datasets.Video()),
-        "start": number,
-        "end": number,
-        "kind": text,
-        "source": text,
-        "provenance": provenance,
-    }
-    features = {"qa": qa, "captions": captions, "videos": videos, "sft": sft}
-    return {config: datasets.Features(columns) for config, columns in features.items()}
 
 
 def _qa_rows(scenes: list[Scene], videos: list[dict], questions: list[list[Question]]) -> list[dict]:
@@ -370,18 +303,10 @@ def _card(manifest: dict) -> str:
     """README.md: the configs of all complete splits, what they hold, how to open them."""
     complete = [split for split in SPLITS if "sft" in manifest.get(split, {})]
     any_sft = any("sft" in configs_of(split) for split in complete)
-    lines = ["---", "pretty_name: The SAVEn world", "license: apache-2.0", "language: [en]"]
-    lines += ["task_categories: [video-text-to-text]", "tags: [video, audio, synthetic, audio-visual]", "configs:"]
-    for config in CONFIGS:
-        holding = [split for split in complete if config in configs_of(split)]
-        if not holding:
-            continue
-        lines += [f"- config_name: {config}"] + (["  default: true"] if config == "qa" else []) + ["  data_files:"]
-        for split in holding:
-            lines += [f"  - split: {split}", f"    path: data/{config}/{split}-*.parquet"]
-    lines += [
-        "---",
-        "",
+    found = {config: [split for split in complete if config in configs_of(split)] for config in CONFIGS}
+    found = {config: holding for config, holding in found.items() if holding}
+    lines = [
+        card_header(_CARD, found),
         "# The SAVEn world",
         "",
         "Procedural videos whose picture, sound and time are known exactly, with questions in the three formats of",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
 
+from ..files import written_whole
 from ..savenvideo.media_sniff import import_av
 from .pictures import render_frames
 from .scenes import Scene
@@ -88,15 +87,3 @@ def encode_sound(av, container, stream, samples: np.ndarray, first: int) -> None
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = AUDIO_RATE, Fraction(1, AUDIO_RATE), first
     container.mux(stream.encode(frame))
-
-
-@contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[str]:
-    """A name to write to; the file gets its own name when all went well, else nothing is left."""
-    partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
