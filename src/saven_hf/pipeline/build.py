@@ -334,8 +334,8 @@ def fingerprints(folder: str | os.PathLike, work: Work) -> list[dict]:
             try:
                 with open_media(task.path) as media:
                     if media.kind == "video":
-                        found.append({"video_id": task.video_id, "duration": media.duration / 1e6,
-                                      "picture_hash": picture_hash(media), "sound_hash": sound_hash(media)})  # fmt: skip
+                        row = {"video_id": task.video_id, "duration": media.duration / 1e6}
+                        found.append(row | {"picture_hash": picture_hash(media), "sound_hash": sound_hash(media)})
             except MediaError:
                 continue
         _write_lines(kept, found)

@@ -21,7 +21,7 @@ from .rules import Context, check_rules, lengths_balanced, similarity
 
 
 ORDERS = 4  # of the options, each beginning with another one
-# Our decision, after AVUT's filter by permuted answers: a question leaks if a guesser is right in three of four orders.
+# Our decision, after AVUT's filter by permuted answers: a question leaks if a guesser is right in 3 of 4 orders.
 LEAKS_FROM = 3
 SAME_QUESTION = 0.8
 # Of nearly the same video: share of bits that may differ between hashes of frames and of sound, by re-encoding.

@@ -150,9 +150,8 @@ def _sample(row: dict, path: str) -> str:
                 middle = round((segment["start"] + segment["end"]) * 5e5)
                 text = html.escape(f"{span_words(segment)}. Seen: {segment['visual_caption']}")
                 heard = f" Heard: {html.escape(segment['audio_caption'])}" if segment["audio_caption"] else ""
-                parts.append(
-                    f"<figure><img alt='' src='{_picture(media, middle)}'><figcaption>{text}{heard}</figcaption></figure>"
-                )
+                picture = f"<img alt='' src='{_picture(media, middle)}'>"
+                parts.append(f"<figure>{picture}<figcaption>{text}{heard}</figcaption></figure>")
     except MediaError as error:  # moved since its stages ran
         parts.append(f"<p class=no>{html.escape(str(error))}</p>")
     for asked in row["questions"]:

@@ -65,7 +65,8 @@ _INTRODUCTION = re.compile(
     re.IGNORECASE,
 )
 _BOTH_NEEDED = re.compile(
-    r"\b(?:audio[- ]?visual|audiovisual|both (?:the )?(?:audio|sound|picture|video|modalit)\w*|multi-?modal|modalit\w+|"
+    r"\b(?:audio[- ]?visual|audiovisual|both (?:the )?(?:audio|sound|picture|video|modalit)\w*|"
+    r"multi-?modal|modalit\w+|"
     r"(?:audio|sound|auditory)(?:\s+\w+){0,2}\s+and(?:\s+\w+){0,2}\s+(?:video|visuals?|picture|image) "
     r"(?:information|cues?|content|elements?|together)|considering both|combin(?:e|ing|ation of))\b",
     re.IGNORECASE,
@@ -73,6 +74,7 @@ _BOTH_NEEDED = re.compile(
 _CITED = re.compile(
     r"\b(?:narrat(?:ion|or|ive|es|ed)\w*|descriptions?|captions?|described as|transcripts?)\b", re.IGNORECASE
 )
+_ASKS_WHEN = re.compile(r"\b(?:when|time|range|interval|period|stretch|which part|span|moment)\b", re.IGNORECASE)
 _SPEECH = re.compile(r"[\"“]([^\"”]+)[\"”]")
 _MOST_QUOTED, _MOST_WORDS, _REPEATED, _MOST_LISTED = 6, 40, 6, 3
 
@@ -276,8 +278,8 @@ def lengths_balanced(correct: str, wrong: Sequence[str]) -> bool:
 # Words
 
 STOP_WORDS = frozenset(
-    "a an the of in on at to is are was were and or with that this it its as by for from while when what which who how "
-    "does do did be been has have had there".split()
+    "a an the of in on at to is are was were and or with that this it its as by for from while when what which who "
+    "how does do did be been has have had there".split()
 )
 
 
@@ -349,7 +351,8 @@ RULES: tuple[Rule, ...] = (
          _with(0, "What does the narrator tell about the door?")),
     Rule("four different", "options", "four different options", _different_options,
          Options("The crowd cheers.", ("The crowd cheers", *_SHORT[1:]))),
-    Rule("concise", "options", "the right option is concise", _concise, Options("very " * 45 + "loud", ("no " * 50,) * 3)),
+    Rule("concise", "options", "the right option is concise", _concise,
+         Options("very " * 45 + "loud", ("no " * 50,) * 3)),
     Rule("conclusion", "options", "the right option is a conclusion, not a list", _not_a_list,
          Options("A bell, a door, a red coat, and a cheer", _SHORT)),
     Rule("no narration", "options", "no option cites the narration", _no_citation,
@@ -357,7 +360,7 @@ RULES: tuple[Rule, ...] = (
     Rule("equal length", "options", "length does not tell the right option", _lengths,
          Options("The crowd cheers because the long awaited train arrives with its bells ringing.", _SHORT)),
     Rule("segment ranges", "options", "options of question 5 are ranges of segments", _segment_ranges,
-         Options("00:00:00.000 - 00:00:03.960", ("00:00:04.000 - 00:00:08.960", "00:00:01.000 - 00:00:02.000", "later")),
+         Options("00:00:00.000 - 00:00:03.960", ("00:00:04.000 - 00:00:08.960", "00:00:01.000 - 00:00:02.000", "end")),
          Context(segments=_TWO, kind="time_range")),
     Rule("inside the video", "options", "times of options lie in the video", _timeless_options,
          Options("At 00:10:00.000 it ends.", _SHORT), Context(duration=9.0)),

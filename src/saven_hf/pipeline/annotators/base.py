@@ -108,7 +108,8 @@ class Annotator(ABC):
         return {}
 
     def close(self) -> None:
-        """Give back connections."""
+        """Give back connections, where there are some."""
+        return None
 
 
 # Name -> what is said of it by `saven build --help`.

@@ -207,7 +207,7 @@ _TOWARDS = {"left": "to the left", "right": "to the right", "up": "upwards", "do
 
 
 def describe_sound(facts: SoundFacts) -> str:
-    """ "There are loud tones of a clear pitch, at about 240 Hz (low). A sound begins 2.1 times a second, steadily." """
+    """ "There is loud sound: tones of a clear pitch, at about 240 Hz, which is middle. Its pitch rises." """
     if facts.kind == "silence":
         return "There is silence."
     text = f"There is {_word(_LOUDNESS, facts.level)} sound: {_KINDS[facts.kind]}"
