@@ -282,6 +282,18 @@ def _parser() -> argparse.ArgumentParser:
     beats.add_argument("out", help="folder to write")
     beats.set_defaults(run=_convert_beats)
 
+    autoshot = formats.add_parser(
+        "autoshot",
+        help="AutoShot's shot detector, from its authors' .pth",
+        description="Read AutoShot's published checkpoint (tensors only) and write it in transformers form, for "
+        "`saven build --shots`.",
+        epilog="example:\n  saven convert autoshot ckpt_0_200_0.pth autoshot",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    autoshot.add_argument("source", help="the .pth file")
+    autoshot.add_argument("out", help="folder to write")
+    autoshot.set_defaults(run=_convert_autoshot)
+
     init = verbs.add_parser(
         "init-7b",
         help="assemble the paper's 7B from SigLIP, BEATs and Qwen2",
@@ -443,7 +455,8 @@ def _build(args: argparse.Namespace) -> None:
         print(f"put aside: {one['file']}, {one['stage']}: {one['reason']}")
     print(
         f"{result['videos']} videos in {result['out']}: {3600 * result['hours']:.0f} s, "
-        f"{result['segments']} segments, {result['questions']} questions, {result['sft']} rows to train on; see report.html"
+        f"{result['segments']} segments, {result['questions']} questions, {result['sft']} rows to train on; "
+        "see report.html"
     )
 
 
@@ -685,6 +698,12 @@ def _convert_beats(args: argparse.Namespace) -> None:
     from .peers.beats import convert_beats
 
     print(convert_beats(args.source, args.out))
+
+
+def _convert_autoshot(args: argparse.Namespace) -> None:
+    from .peers.autoshot import convert_autoshot
+
+    print(convert_autoshot(args.source, args.out))
 
 
 def _init_7b(args: argparse.Namespace) -> None:
