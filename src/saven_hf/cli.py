@@ -150,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--json", action="store_true", help="print one JSON object")
     world.set_defaults(run=_world)
 
+    _add_build(verbs)
+
     validate = verbs.add_parser(
         "validate",
         help="check your own training data and name its bad lines",
@@ -280,6 +282,18 @@ def _parser() -> argparse.ArgumentParser:
     beats.add_argument("out", help="folder to write")
     beats.set_defaults(run=_convert_beats)
 
+    autoshot = formats.add_parser(
+        "autoshot",
+        help="AutoShot's shot detector, from its authors' .pth",
+        description="Read AutoShot's published checkpoint (tensors only) and write it in transformers form, for "
+        "`saven build --shots`.",
+        epilog="example:\n  saven convert autoshot ckpt_0_200_0.pth autoshot",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    autoshot.add_argument("source", help="the .pth file")
+    autoshot.add_argument("out", help="folder to write")
+    autoshot.set_defaults(run=_convert_autoshot)
+
     init = verbs.add_parser(
         "init-7b",
         help="assemble the paper's 7B from SigLIP, BEATs and Qwen2",
@@ -316,6 +330,134 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--json", action="store_true", help="print one JSON object")
     push.set_defaults(run=_push)
     return parser
+
+
+def _add_build(verbs) -> None:
+    build = verbs.add_parser(
+        "build",
+        help="make SAVEn-Vid rows of your own videos",
+        description="Cut videos into clips, describe what is seen and heard in each, ask questions that need both, "
+        "and check them: a dataset whose configs qa, captions, videos and sft `load_dataset` opens, with a report "
+        "page. A run that was stopped goes on when it is started again, and ends with the same bytes; a video that "
+        "cannot be used is put aside with its reason.",
+        epilog="examples:\n"
+        "  saven build videos/ --out mine                       (measures picture and sound; no weights)\n"
+        "  saven build a.mp4 b.mkv --out mine --workers 8\n"
+        "  saven build videos/ --out mine --annotator endpoint --set base_url=http://gpu:8000/v1 \\\n"
+        "      --set text_model=Qwen/Qwen2.5-72B-Instruct --set concurrency=64\n"
+        "  saven build videos/ --out mine --executor slurm --tasks 500 --slurm partition=cpu --slurm time=24:00:00",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build.add_argument("videos", nargs="+", help="video files, and folders of them")
+    build.add_argument("--out", metavar="DIR", required=True, help="folder to write, or to go on with")
+    build.add_argument(
+        "--annotator",
+        choices=("signal", "transformers", "endpoint", "oracle"),
+        default="signal",
+        help="who describes and asks: measurements (default), local models, an OpenAI-compatible server, or the truth "
+        "of videos of `saven world`",
+    )
+    build.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the annotator (docs/build.md lists them); may be repeated",
+    )
+    build.add_argument("--prompts", metavar="DIR", help="folder of .jinja prompts in place of the package's")
+    build.add_argument(
+        "--shots", metavar="DIR", default="change", help="a shot detection model (default: none is needed)"
+    )
+    build.add_argument("--transcribe", metavar="MODEL", help="speech recognition model; fills the column transcript")
+    build.add_argument(
+        "--min-clips",
+        metavar="N",
+        type=int,
+        default=4,
+        help="split videos with fewer shots where they change most; 0 leaves shots whole (default: 4)",
+    )
+    build.add_argument("--split", metavar="NAME", default="train", help="name of the split (default: train)")
+    build.add_argument("--source", metavar="NAME", default="own", help="where the videos are from (default: own)")
+    build.add_argument("--license", metavar="TEXT", default="not stated", help="terms of the videos, for the card")
+    build.add_argument(
+        "--against",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="mark videos that are also there: another build, or a folder of videos; may be repeated",
+    )
+    build.add_argument(
+        "--by-reference", action="store_true", help="store names and hashes of the videos, not the videos"
+    )
+    build.add_argument(
+        "--executor", choices=("local", "slurm", "ray"), default="local", help="where to run (default: local)"
+    )
+    build.add_argument("--workers", metavar="N", type=_positive(int), default=1, help="tasks at a time (default: 1)")
+    build.add_argument(
+        "--tasks", metavar="N", type=_positive(int), help="parts that the videos are divided into (default: workers)"
+    )
+    build.add_argument(
+        "--slurm", metavar="KEY=VALUE", action="append", default=[], help="of the Slurm job, such as partition=cpu"
+    )
+    build.add_argument("--json", action="store_true", help="print one JSON object")
+    build.set_defaults(run=_build)
+
+
+def _pairs(words: Sequence[str], option: str) -> dict:
+    """KEY=VALUE words as a dict; values that are JSON become what they say."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise _UsageError(f"{option} takes KEY=VALUE, not {word!r}.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _build(args: argparse.Namespace) -> None:
+    from .pipeline import Settings, build_dataset
+
+    options = _pairs(args.set, "--set")
+    if args.prompts:
+        if args.annotator not in ("transformers", "endpoint"):
+            raise _UsageError(f"--prompts is for annotators that are prompted; {args.annotator!r} is not.")
+        options["prompts"] = os.path.abspath(args.prompts)
+    if args.min_clips < 0:
+        raise _UsageError(f"--min-clips must be at least 0, not {args.min_clips}.")
+    # For Slurm, values stay as written: 24:00:00 and 0042 are no numbers.
+    slurm = dict(word.split("=", 1) for word in args.slurm if _pairs([word], "--slurm"))
+    settings = Settings(args.annotator, options, args.shots, min_clips=args.min_clips, transcriber=args.transcribe)
+    result = build_dataset(
+        args.videos,
+        args.out,
+        settings,
+        executor=args.executor,
+        workers=args.workers,
+        tasks=args.tasks,
+        split=args.split,
+        source=args.source,
+        license=args.license,
+        embed=False if args.by_reference else None,
+        against=args.against,
+        slurm=slurm,
+        progress=not args.json,
+    )
+    if args.json:
+        print(json.dumps(result))
+        return
+    if "job" in result:
+        print(f"{result['videos']} videos are under way; Slurm job {result['job']} writes {result['out']} at the end")
+        return
+    for one in result["quarantined"]:
+        print(f"put aside: {one['file']}, {one['stage']}: {one['reason']}")
+    print(
+        f"{result['videos']} videos in {result['out']}: {3600 * result['hours']:.0f} s, "
+        f"{result['segments']} segments, {result['questions']} questions, {result['sft']} rows to train on; "
+        "see report.html"
+    )
 
 
 def _ask(args: argparse.Namespace) -> None:
@@ -558,6 +700,12 @@ def _convert_beats(args: argparse.Namespace) -> None:
     print(convert_beats(args.source, args.out))
 
 
+def _convert_autoshot(args: argparse.Namespace) -> None:
+    from .peers.autoshot import convert_autoshot
+
+    print(convert_autoshot(args.source, args.out))
+
+
 def _init_7b(args: argparse.Namespace) -> None:
     from .hub import init_7b
 
@@ -591,6 +739,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .evaluation import ControlError, RunMismatchError
     from .hub import DeviceError, ModelNotFoundError
     from .peers.beats import CheckpointError
+    from .pipeline.errors import PipelineError
     from .push import PushError
     from .savenvideo.media_errors import MediaError
     from .timeline import TimelineError
@@ -602,7 +751,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
     mendable += (QuestionError, QuestionFileError, TimelineError, FileExistsError, FileNotFoundError)
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
-    mendable += (ControlError, RunMismatchError, PushError)
+    mendable += (ControlError, RunMismatchError, PushError, PipelineError)
     try:
         args.run(args)
     except mendable as error:

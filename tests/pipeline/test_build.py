@@ -1,0 +1,194 @@
+"""`saven build`: whole runs, resumed ones, bad videos, and what the folder opens as."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from saven_hf.cli import main
+from saven_hf.data.schema import validate_row
+from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, find_videos
+from saven_hf.pipeline.annotators import open_annotator
+from saven_hf.pipeline.stages import STAGES, Work
+
+
+datasets = pytest.importorskip("datasets", reason="datasets are written by the datasets library")
+pytest.importorskip("datatrove", reason="builds run on datatrove's executors: pip install saven-hf[pipeline]")
+
+
+def contents(folder) -> dict[str, bytes]:
+    """All that a build promises to be the same: the dataset, its pages, and the rows of all stages."""
+    names = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith(("work/events", "work/logs", "work/plan")):
+            names[name] = path.read_bytes()
+    return names
+
+
+@pytest.fixture(scope="module")
+def built(world_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "mine"
+    return out, build_dataset([world_folder], out, progress=False)
+
+
+def test_the_folder_opens_with_every_config_and_rows_are_valid(built, world_folder):
+    out, result = built
+    assert result["videos"] == 6 and result["quarantined"] == [] and result["questions"] > 0
+    rows = {}
+    for config in ("qa", "captions", "videos", "sft"):
+        cache = str(out) + ".cache"
+        rows[config] = datasets.load_dataset(str(out), config, split="train", cache_dir=cache)
+    for row in rows["qa"].cast_column("video", datasets.Video(decode=False)):
+        validate_row(row, "qa")
+        assert row["provenance"]["models"] == ["change-0.14-2", "signal"]
+        assert row["video"]["bytes"] == (world_folder / f"{row['video_id']}.mp4").read_bytes()
+    assert len(rows["captions"]) == result["segments"] and len(rows["videos"]) == 6
+    assert len(rows["sft"]) == result["sft"]
+
+
+def test_a_second_run_does_nothing_and_changes_nothing(built, world_folder):
+    out, _ = built
+    before = contents(out)
+    again = build_dataset([world_folder], out, progress=False)
+    assert contents(out) == before
+    assert all(of_stage["videos"] == 0 for of_stage in again["stages"].values())
+
+
+def test_work_that_is_missing_is_done_again_and_no_more(built, world_folder, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(built[0], out)
+    (out / "work" / "question" / "iid-00000003.json").unlink()
+    (out / "work" / "fuse" / "iid-00000004.json").write_text('{"key": "of other settings", "row": {}}')
+    again = build_dataset([world_folder], out, progress=False)
+    assert {stage: again["stages"][stage]["videos"] for stage in STAGES} == {
+        "segment": 0, "caption": 0, "fuse": 1, "question": 1, "check": 0,
+    }  # fmt: skip
+    assert contents(out) == contents(built[0])
+
+
+def test_bad_videos_are_put_aside_and_the_others_go_on(world_folder, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    good = sorted(world_folder.iterdir())[0]
+    shutil.copy(good, videos)
+    (videos / "cut.mp4").write_bytes(good.read_bytes()[:3000])
+    (videos / "empty.mp4").touch()
+    (videos / "text.mkv").write_text("no video")
+    result = build_dataset([videos], tmp_path / "out", progress=False)
+    assert result["videos"] == 1
+    reasons = {one["file"]: one["reason"] for one in result["quarantined"]}
+    assert set(reasons) == {"cut.mp4", "empty.mp4", "text.mkv"} and all(reasons.values())
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in lines] == ["segment"] * 3
+    assert str(videos) not in "".join(lines)
+    with pytest.raises(PipelineError, match="not one could be used"):
+        build_dataset([videos / "empty.mp4"], tmp_path / "none", progress=False)
+
+
+def test_the_report_has_pictures_and_verdicts(built):
+    page = (built[0] / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") > 6
+    for words in ("Right letters", "option_length", "Length of segments", "Words of captions"):
+        assert words in page
+    assert "/work/" not in page and "http" not in page
+
+
+def test_the_same_video_elsewhere_is_marked(built, world_folder, tmp_path):
+    (tmp_path / "two").mkdir()
+    for name in ("iid-00000000.mp4", "iid-00000001.mp4"):
+        shutil.copy(world_folder / name, tmp_path / "two" / f"other-{name}")
+    result = build_dataset([tmp_path / "two"], tmp_path / "out", split="test", against=[built[0]], progress=False)
+    assert {(one["video"], one["same_as"]) for one in result["duplicates"]} == {
+        ("other-iid-00000000", "iid-00000000"), ("other-iid-00000001", "iid-00000001"),
+    }  # fmt: skip
+    row = Work(tmp_path / "out" / "work").read("check", "other-iid-00000000")
+    assert row["questions"][0]["checks"]["duplicate_video"] is None  # told when rows are put together, not before
+
+
+def test_oracle_rows_are_the_truth(world_folder, tmp_path):
+    result = build_dataset([world_folder], tmp_path / "out", Settings("oracle"), progress=False)
+    assert result["questions"] >= 12
+    oracle = open_annotator("oracle")
+    row = Work(tmp_path / "out" / "work").read("check", "iid-00000003")
+    scene = oracle.scene_of(row)
+    for event in scene.pictures:
+        assert event.kind.shape in row["visual_caption"]
+    for one in row["questions"]:
+        assert one["checks"]["consistency"]["passed"], one
+
+
+def test_ids_are_file_names_and_differ_where_these_do_not(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my clip.mp4").write_bytes(b"x")
+    (tmp_path / "b" / "other.mkv").write_bytes(b"x")
+    ids = [task.video_id for task in find_videos([tmp_path])]
+    assert len(set(ids)) == 3 and "other" in ids and any(one.startswith("a-my-clip.mp4-") for one in ids)
+    with pytest.raises(PipelineError, match="no file or folder"):
+        find_videos([tmp_path / "c"])
+
+
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (["nowhere.mp4", "--out", "out"], "no file or folder"),
+        (["{clip}", "--out", "{clip}"], "is a file"),
+        (["{clip}", "--out", "out", "--annotator", "endpoint"], "needs base_url"),
+        (["{clip}", "--out", "out", "--set", "x"], "KEY=VALUE"),
+        (["{clip}", "--out", "out", "--set", "x=1"], "does not take"),
+        (["{clip}", "--out", "out", "--shots", "nothing"], "no shot detector"),
+        (["{clip}", "--out", "out", "--prompts", "p"], "is for annotators"),
+        (["{clip}", "--out", "out", "--executor", "slurm"], "partition"),
+    ],
+)
+def test_bad_input_is_one_line(words, problem, clip_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", *(word.format(clip=clip_path) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert problem in error and error.count("\n") == 1, error
+
+
+def test_a_folder_with_other_files_is_left_alone(clip_path, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(PipelineError, match="holds other files"):
+        build_dataset([clip_path], tmp_path, progress=False)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_an_unfinished_build_is_no_dataset(built, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(built[0], out)
+    (out / "work" / "check" / "iid-00000002.json").unlink()
+    with pytest.raises(PipelineError, match="1 videos are not done, such as iid-00000002"):
+        build.assemble(out)
+
+
+def killed_at_random(world_folder, out, kills: int, *more: str) -> None:
+    """Start the command, kill it and all its processes, start it again; at last let it end."""
+    command = [sys.executable, "-m", "saven_hf.cli", "build", str(world_folder), "--out", str(out), "--json", *more]
+    for at in range(kills):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        work, wanted = out / "work", at * 30 // kills
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:  # until so many results are there
+            if sum(len(list((work / stage).glob("*.json"))) for stage in STAGES) > wanted:
+                break
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--workers", "2", "--tasks", "3")])
+def test_killed_runs_end_in_the_same_bytes(built, world_folder, tmp_path, more):
+    killed_at_random(world_folder, tmp_path / "out", 3, *more)
+    assert contents(tmp_path / "out") == contents(built[0])
