@@ -203,7 +203,9 @@ def test_unknown_arguments_are_refused(model):
         model.generate(**inputs_for(model, []), **SETTINGS, pixel_vlaues=torch.zeros(1))
 
 
-@pytest.mark.parametrize("kind", [{"resampler_type": "mlp"}, {"question_times": "joint"}])
+@pytest.mark.parametrize(
+    "kind", [{"resampler_type": "mlp"}, {"resampler_type": "stc"}, {"question_times": "joint"}], ids=str
+)
 def test_other_connectors(kind):
     model = speaking_model(**kind)
     together = answers(model, inputs_for(model, *samples()), num_beams=2)

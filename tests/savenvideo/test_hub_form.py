@@ -23,7 +23,12 @@ from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGene
 
 
 SETTINGS = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "suppress_tokens": [VIDEO, IMAGE, AUDIO]}
-KINDS = {"avts": {}, "joint": {"question_times": "joint"}, "mlp": {"resampler_type": "mlp"}}
+KINDS = {
+    "avts": {},
+    "joint": {"question_times": "joint"},
+    "mlp": {"resampler_type": "mlp"},
+    "stc": {"resampler_type": "stc"},
+}
 
 
 def batch(model):
@@ -183,7 +188,7 @@ assert not any(parameter.requires_grad for parameter in again.model.vision_tower
 
 
 class TestRemoteCode:
-    @pytest.mark.parametrize("kind", ["avts", "mlp"])
+    @pytest.mark.parametrize("kind", ["avts", "mlp", "stc"])
     def test_it_loads_and_generates_where_this_package_is_not(self, tmp_path, kind):
         folder = tmp_path / "savenvideo-tiny"
         model = tiny_model(**KINDS[kind])
@@ -219,6 +224,7 @@ class TestRemoteCode:
             "connector_avts.py",
             "connector_base.py",
             "connector_mlp.py",
+            "connector_stc.py",
             "connectors.py",
             "layout.py",
             "memory.py",

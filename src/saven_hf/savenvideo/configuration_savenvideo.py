@@ -25,6 +25,8 @@ SO400M_PATCH14_384 = {
 }
 
 
+VISION_TYPES = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
+
 # What decides, besides the weights and their shapes, how a medium becomes tokens. Named one by one: where a folder
 # lies, how its model was trained and what a later transformers adds to a config must not outdate an encoded video.
 TOWER_FIELDS = ("vision_feature_layer", "image_mean", "image_std")
@@ -41,6 +43,8 @@ CONNECTOR_FIELDS = (
     "question_times",
     "time_periods",
 )
+# Beside those where the connector is "stc".
+STC_FIELDS = ("stc_depth", "stc_stride", "stc_padding", "stc_pool", "image_frames", "token_order")
 VISION_FIELDS = ("model_type", "image_size", "patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps")
 AUDIO_FIELDS = (
     "patch_size",
@@ -72,16 +76,19 @@ class SAVEnVideoConfig(PreTrainedConfig):
     Configuration of [`SAVEnVideoModel`] and [`SAVEnVideoForConditionalGeneration`].
 
     Args:
-        vision_config: `SiglipVisionConfig`, `Siglip2VisionConfig` or a dict of one (default: so400m-patch14-384).
+        vision_config: `SiglipVisionConfig`, `Siglip2VisionConfig`, `CLIPVisionConfig` or a dict of one (default:
+            so400m-patch14-384). Of CLIP the patch tokens are taken, without the class token.
         audio_config: `SAVEnVideoBeatsConfig` or a dict of one (default: BEATs iter3+).
+        has_audio_tower: False for a model that hears nothing: it has no audio tower, and `audio_config` says no more
+            than how sound would be laid out.
         text_config: config of any decoder-only text model of transformers, or a dict of one (default: Qwen2).
         video_token_id, image_token_id, audio_token_id: ids of the placeholders in the vocabulary.
         vision_feature_layer: -1 takes the vision tower's final patch tokens, after its last norm; another index takes
             that entry of its hidden states.
         image_mean, image_std: per channel, used when frames arrive as uint8 and are normalised on the model's device.
         freeze_vision, freeze_audio: whether the towers stay as they are in training (paper 4.2: they do).
-        resampler_type: "avts" (paper 4.1.3), "mlp" (its ablation read literally: no compression) or "mlp_pool" (the
-            token budget of "avts" without attention, our decision).
+        resampler_type: "avts" (paper 4.1.3), "mlp" (its ablation read literally: no compression), "mlp_pool" (the
+            token budget of "avts" without attention, our decision) or "stc" (VideoLLaMA 2's convolutions).
         resampler_hidden_size, resampler_layers, resampler_heads, resampler_intermediate_size: shape of the decoder
             over the learnable queries (our decision: the paper gives none).
         resampler_dropout: dropout of its attention and feed-forward parts.
@@ -93,10 +100,21 @@ class SAVEnVideoConfig(PreTrainedConfig):
         query_anchors: whether query j also carries the time feature of the j-th of evenly spaced times in its window.
         balance_modalities: whether picture, sound and time get the same prior weight in attention, whatever their
             numbers of tokens (our decision: an hour has 178 thousand BEATs tokens against 16 x 729 of SigLIP).
-        time_fusion: "add" adds the time feature to the tokens it dates, "token" makes it a key of its own, "both"
-            does both.
+        time_fusion: "add" adds the time feature to the tokens it dates, "token" makes it a key of its own (a token
+            of its own where nothing attends), "both" does both; "none" leaves it out, as models do that know no time.
         question_times: "separate" keeps window tokens free of the question, whose time tokens read spatially pooled
-            keys of the whole medium; "joint" lets them join the queries of every window (the paper's reading).
+            keys of the whole medium; "joint" lets them join the queries of every window (the paper's reading); "none"
+            makes no tokens of the times that a question names.
+        token_order: of connectors without attention ("mlp", "stc"), within a window: "time" interleaves picture and
+            sound by their times, "modality" puts all of the picture before all of the sound.
+        stc_depth: blocks of each of the two convolutional stages of "stc"; 0 for none (then `resampler_hidden_size`
+            must be the vision tower's).
+        stc_stride: by how much "stc" shrinks frames, rows and columns.
+        stc_padding: zeros around what its 3D convolution sees: 1 in VideoLLaMA 2, 0 in 2.1. Without padding, frames
+            are completed to a multiple of the stride by repeating the last (our decision: none is dropped).
+        stc_pool: shrink by the mean instead of a convolution.
+        image_frames: as how many frames "stc" sees a still image. VideoLLaMA 2 repeats it as often as a video has
+            frames.
         time_periods: periods of the sinusoids of the time feature, in seconds (our decision: divisors of a second, a
             minute, an hour and a day, so that the digits of a clock reading are easy to read from them).
         resampler_max_keys: most keys attended to in one pass; windows are grouped up to it. Changes speed and memory,
@@ -125,8 +143,9 @@ class SAVEnVideoConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     freeze_vision: bool = True
     freeze_audio: bool = True
+    has_audio_tower: bool = True
 
-    resampler_type: Literal["avts", "mlp", "mlp_pool"] = "avts"
+    resampler_type: Literal["avts", "mlp", "mlp_pool", "stc"] = "avts"
     resampler_hidden_size: int = 1024
     resampler_layers: int = 2
     resampler_heads: int = 16
@@ -139,9 +158,16 @@ class SAVEnVideoConfig(PreTrainedConfig):
     query_anchors: bool = True
     balance_modalities: bool = True
 
-    time_fusion: Literal["both", "token", "add"] = "both"
-    question_times: Literal["separate", "joint"] = "separate"
+    time_fusion: Literal["both", "token", "add", "none"] = "both"
+    question_times: Literal["separate", "joint", "none"] = "separate"
+    token_order: Literal["time", "modality"] = "time"
     time_periods: list[float | int] | tuple[float | int, ...] = CLOCK_PERIODS
+
+    stc_depth: int = 4
+    stc_stride: list[int] | tuple[int, ...] = (2, 2, 2)
+    stc_padding: Literal[0, 1] = 0
+    stc_pool: bool = False
+    image_frames: int = 1
 
     resampler_max_keys: int = 65_536
     tower_batch_size: int = 32
@@ -158,10 +184,10 @@ class SAVEnVideoConfig(PreTrainedConfig):
         elif self.audio_config is None:
             self.audio_config = SAVEnVideoBeatsConfig()
 
-        if self.vision_config.model_type not in ("siglip_vision_model", "siglip2_vision_model"):
+        if self.vision_config.model_type not in VISION_TYPES:
             raise ValueError(
-                f"vision_config is of type {self.vision_config.model_type!r}; the vision tower must be "
-                "'siglip_vision_model' or 'siglip2_vision_model'."
+                f"vision_config is of type {self.vision_config.model_type!r}; the vision tower must be one of "
+                f"{', '.join(map(repr, VISION_TYPES))}."
             )
         if self.vision_config.model_type == "siglip2_vision_model" and not hasattr(self.vision_config, "image_size"):
             # SigLIP 2 stores its grid as a number of patches; frames are resized to that square here.
@@ -172,7 +198,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 f"audio_config.patch_size is {self.audio_config.patch_size}; sound is dated in columns of "
                 f"{FBANK_FRAMES_PER_PATCH} fbank frames."
             )
-        if self.resampler_hidden_size % self.resampler_heads:
+        if self.resampler_type == "avts" and self.resampler_hidden_size % self.resampler_heads:
             raise ValueError(
                 f"resampler_hidden_size ({self.resampler_hidden_size}) must be a multiple of resampler_heads "
                 f"({self.resampler_heads})."
@@ -180,6 +206,12 @@ class SAVEnVideoConfig(PreTrainedConfig):
         if not self.time_periods or min(self.time_periods) <= 0:
             raise ValueError(f"time_periods must be periods above 0 s, got {list(self.time_periods)}.")
         self.time_periods = [float(period) for period in self.time_periods]
+        if self.resampler_type == "avts" and self.query_anchors and not self.uses_time:
+            raise ValueError(
+                "query_anchors gives queries time features, which time_fusion='none' and question_times='none' leave "
+                "out: set query_anchors=False."
+            )
+        self._check_stc()
         # Tools ask the top level (resizing, tying); the text model knows.
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__post_init__(**kwargs)
@@ -193,6 +225,38 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 "AutoModelForMultimodalLM": "modeling_savenvideo.SAVEnVideoForConditionalGeneration",
             }
 
+    def _check_stc(self) -> None:
+        self.stc_stride = [int(step) for step in self.stc_stride]
+        if len(self.stc_stride) != 3 or min(self.stc_stride) < 1 or self.stc_depth < 0 or self.image_frames < 1:
+            raise ValueError(
+                f"stc_stride must be three steps of at least 1 (frames, rows, columns), stc_depth at least 0 and "
+                f"image_frames at least 1, got {self.stc_stride}, {self.stc_depth} and {self.image_frames}."
+            )
+        if self.resampler_type != "stc":
+            return
+        if self.stc_depth == 0 and self.resampler_hidden_size != self.vision_config.hidden_size:
+            raise ValueError(
+                f"Without stages (stc_depth=0) resampler_hidden_size ({self.resampler_hidden_size}) must be the width "
+                f"of the vision tower ({self.vision_config.hidden_size})."
+            )
+        if self.question_times == "joint":
+            raise ValueError("question_times='joint' needs queries, which 'stc' has none of: take 'separate'.")
+
+    @property
+    def uses_time(self) -> bool:
+        """Whether any time becomes a feature: else there is no temporal linear projection."""
+        return self.time_fusion != "none" or self.question_times != "none"
+
+    @property
+    def adds_time(self) -> bool:
+        """Whether the time feature is added to the tokens that it dates."""
+        return self.time_fusion in ("add", "both")
+
+    @property
+    def has_time_tokens(self) -> bool:
+        """Whether the time feature is a key, or a token, of its own."""
+        return self.time_fusion in ("token", "both")
+
     def connector_settings(self) -> dict:
         """The fields that describe the connector and its training, without towers, language model and token ids."""
         own = self.to_diff_dict()
@@ -201,7 +265,8 @@ class SAVEnVideoConfig(PreTrainedConfig):
 
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
-        return self.tower_settings() | {name: getattr(self, name) for name in CONNECTOR_FIELDS}
+        fields = CONNECTOR_FIELDS + (STC_FIELDS if self.resampler_type == "stc" else ())
+        return self.tower_settings() | {name: getattr(self, name) for name in fields}
 
     def tower_settings(self) -> dict:
         """The part of `media_settings` that concerns the towers alone, and so media that were encoded up to there."""

@@ -212,9 +212,9 @@ class AVTSResampler(Connector):
         states = pooled.states[None] + self.modality_embedding[pooled.modality]
         positions = self._sinusoids(dates, everything, start, end)
         keys, key_positions, groups = [states], [positions], [pooled.modality[None]]
-        if self.config.time_fusion != "token":
+        if self.config.adds_time:
             keys[0] = states + hidden_time
-        if self.config.time_fusion != "add":
+        if self.config.has_time_tokens:
             keys.append(hidden_time + self.modality_embedding[TIME])
             key_positions.append(positions)
             groups.append(torch.full_like(dates, TIME))
@@ -241,7 +241,7 @@ class AVTSResampler(Connector):
             positions.append((where[:, :, None] + learned[modality][:rows]).flatten(1, 2))
             masks.append(valid.repeat_interleave(rows, dim=1))
             groups.append(torch.full_like(masks[-1], modality, dtype=torch.int64))
-            if self.config.time_fusion != "add":
+            if self.config.has_time_tokens:
                 keys.append(hidden_time)
                 positions.append(where)
                 masks.append(valid & dated)

@@ -167,6 +167,18 @@ class Questions:
     durations: torch.Tensor
 
 
+def in_order(entries: list[torch.Tensor], dates: torch.Tensor, token_order: str) -> torch.Tensor:
+    """Entries `(n, d)` of a window, given picture first, as one sequence: "modality" leaves them so, "time" sorts.
+
+    Args:
+        dates: of the entries, `(entries,)`.
+    """
+    if token_order == "time":
+        # Undated windows keep picture before sound: the sort is stable and all their dates are equal.
+        entries = [entries[index] for index in dates.argsort(stable=True).tolist()]
+    return torch.cat(entries)
+
+
 @dataclass
 class ConnectorOutput:
     """window_tokens: one `(n, D)` per window; question_tokens: one `(T, D)` per medium; pooled: `PooledKeys`."""
@@ -176,24 +188,19 @@ class ConnectorOutput:
     pooled: PooledKeys | None
 
 
-class Connector(nn.Module):
-    """What all connectors share: the two MLPs, modality embeddings, the way into the language model.
+class BaseConnector(nn.Module):
+    """What the model asks of a connector.
 
-    A subclass defines `resample` (windows to tokens) and, if question times read the medium, `pool` and `read_times`.
-    Time features come from the model's `TemporalLinearProjection`, handed in by the caller as a function: it is a
-    module of its own in the paper and dates the question too. Everything goes through `forward`, where accelerate's
-    hooks for dispatched and offloaded weights act: a submodule's weights are only there during its own call.
+    A subclass has a `visual_mlp` and an `audio_mlp` (identities where there is nothing to project), and defines
+    `resample` (windows to tokens), `read_times` and, if question times read the medium, `pool`. Time features come
+    from the model's `TemporalLinearProjection`, handed in by the caller as a function: it is a module of its own in
+    the paper and dates the question too. Everything goes through `forward`, where accelerate's hooks for dispatched
+    and offloaded weights act: a submodule's weights are only there during its own call.
     """
 
     def __init__(self, config):
         super().__init__()
         self.config = config
-        size = config.resampler_hidden_size
-        self.visual_mlp = ModalityMLP(config.vision_config.hidden_size, size)
-        self.audio_mlp = ModalityMLP(config.audio_config.hidden_size, size)
-        self.modality_embedding = nn.Parameter(torch.zeros(4, size))
-        self.output_norm = nn.LayerNorm(size)
-        self.output_projection = nn.Linear(size, config.text_config.hidden_size)
 
     def forward(
         self,
@@ -216,6 +223,8 @@ class Connector(nn.Module):
             questions: the question's times per medium; None leaves question tokens out.
             memories: pooled keys of media that were encoded earlier and have no windows here, by medium.
         """
+        if self.config.question_times == "none":
+            questions = None
         tokens = DatedTokens(self.visual_mlp(picture), frame_times, self.audio_mlp(sound), column_times)
         joint = questions is not None and self.joint
         window_tokens, joint_tokens = self.resample(tokens, tlp, windows, questions if joint else None)
@@ -232,12 +241,16 @@ class Connector(nn.Module):
                 times = questions.times[medium][asked]
                 question_tokens.append(self.read_times(keys, tlp, times, questions.durations[medium]))
             else:
-                question_tokens.append(self.modality_embedding.new_zeros(0, self.output_projection.out_features))
+                question_tokens.append(tokens.picture.new_zeros(0, self.config.text_config.hidden_size))
         return ConnectorOutput(window_tokens, question_tokens, pooled)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        raise NotImplementedError
 
     def initialise(self, std: float) -> None:
         """Fill the parameters that no layer of torch initialises; those of a checkpoint are left alone."""
-        init.normal_(self.modality_embedding, std=std)
 
     @property
     def joint(self) -> bool:
@@ -248,6 +261,34 @@ class Connector(nn.Module):
         """What question times read of a medium: nothing, unless a subclass says otherwise."""
         none = torch.zeros(0, dtype=torch.int64, device=windows.start.device)
         return PooledKeys(tokens.picture.new_zeros(0, tokens.picture.shape[-1]), none, none, none)
+
+    def resample(self, tokens: DatedTokens, tlp, windows: WindowIndex, questions: Questions | None):
+        """Window tokens, a list of `(n, D)`, and what the windows read for the question's times, or None."""
+        raise NotImplementedError
+
+    def read_times(self, pooled: PooledKeys, tlp, times: torch.Tensor, duration: torch.Tensor) -> torch.Tensor:
+        """Question tokens `(T, D)` of one medium from `times (T,)`."""
+        raise NotImplementedError
+
+
+class Connector(BaseConnector):
+    """Connectors to one width: two MLPs, modality embeddings, and from there the way into the language model."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        size = config.resampler_hidden_size
+        self.visual_mlp = ModalityMLP(config.vision_config.hidden_size, size)
+        self.audio_mlp = ModalityMLP(config.audio_config.hidden_size, size)
+        self.modality_embedding = nn.Parameter(torch.zeros(4, size))
+        self.output_norm = nn.LayerNorm(size)
+        self.output_projection = nn.Linear(size, config.text_config.hidden_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.output_norm.weight.dtype
+
+    def initialise(self, std: float) -> None:
+        init.normal_(self.modality_embedding, std=std)
 
     def read_times(self, pooled: PooledKeys, tlp, times: torch.Tensor, duration: torch.Tensor) -> torch.Tensor:
         """Question tokens `(T, D)` of one medium from `times (T,)`: here simply its time features."""
@@ -269,7 +310,7 @@ class Connector(nn.Module):
             gathered, dates = states[index.clamp(min=0)], times[index.clamp(min=0)]
             hidden_time = tlp(dates, windows.durations[:, None])
             gathered = gathered + self.modality_embedding[modality]
-            if self.config.time_fusion != "token":
+            if self.config.adds_time:
                 gathered = gathered + hidden_time[:, :, None]
             rows.append((gathered, hidden_time + self.modality_embedding[TIME], dates, valid))
         return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import isqrt
 from typing import Any
 
 
@@ -21,7 +22,9 @@ FBANK_FRAMES_PER_PATCH = 16
 PATCH_STEP_US = 160_000
 PATCH_CENTRE_US = 87_500
 
-RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool")
+RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool", "stc")
+# Fields of one connector are left out of the saved form of the others.
+_STC_FIELDS = ("stc_stride", "stc_padding", "image_frames")
 
 
 def audio_column_times(audio_times: Sequence[int], num_frames: Sequence[int]) -> list[int]:
@@ -71,13 +74,17 @@ class TokenLayout:
     """The numbers that decide how many tokens a medium costs. Part of the processor's saved form.
 
     Args:
-        resampler_type: "avts" and "mlp_pool" spend `queries_per_window` tokens a window, "mlp" one token a patch.
+        resampler_type: "avts" and "mlp_pool" spend `queries_per_window` tokens a window, "mlp" one token a patch,
+            "stc" one a cell of its shrunken grid, and one a patch of sound.
         queries_per_window: learnable queries of the resampler, per window.
         window_seconds: longest window; windows of a medium are of equal length. None: one window (the paper's case).
         window_frames: most frames in a window; a window with more is cut between frames. None: no limit.
         patches_per_frame: tokens of the vision tower for one frame.
         audio_bands: patches of the audio tower for one column.
-        time_tokens: whether dates are tokens of their own (they count where nothing compresses, in "mlp").
+        time_tokens: whether dates are tokens of their own (they count where nothing attends, in "mlp" and "stc").
+        question_tokens: whether each time that a question names is a token.
+        has_audio: whether the model hears at all.
+        stc_stride, stc_padding, image_frames: of `SAVEnVideoConfig`.
     """
 
     resampler_type: str = "avts"
@@ -87,8 +94,14 @@ class TokenLayout:
     patches_per_frame: int = 729
     audio_bands: int = 8
     time_tokens: bool = True
+    question_tokens: bool = True
+    has_audio: bool = True
+    stc_stride: tuple[int, int, int] = (2, 2, 2)
+    stc_padding: int = 0
+    image_frames: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "stc_stride", tuple(self.stc_stride))  # a list, where it comes from JSON
         if self.resampler_type not in RESAMPLER_TYPES:
             raise ValueError(f"resampler_type is {self.resampler_type!r}, but must be one of {RESAMPLER_TYPES}.")
         for name in ("queries_per_window", "window_seconds", "window_frames", "patches_per_frame", "audio_bands"):
@@ -108,11 +121,20 @@ class TokenLayout:
             window_frames=config.window_frames,
             patches_per_frame=config.patches_per_frame,
             audio_bands=config.audio_bands,
-            time_tokens=config.time_fusion != "add",
+            time_tokens=config.has_time_tokens,
+            question_tokens=config.question_times != "none",
+            has_audio=config.has_audio_tower,
+            stc_stride=config.stc_stride,
+            stc_padding=config.stc_padding,
+            image_frames=config.image_frames,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        fields = asdict(self) | {"stc_stride": list(self.stc_stride)}
+        left_out = () if self.resampler_type == "stc" else _STC_FIELDS
+        # What was added to the first form is left out where it is as it was: fingerprints of encoded media hold.
+        left_out += tuple(name for name in ("question_tokens", "has_audio") if fields[name])
+        return {name: value for name, value in fields.items() if name not in left_out}
 
     def plan(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> list[Window]:
         """Assign every frame and every audio column of one medium to the window that holds its time.
@@ -157,16 +179,54 @@ class TokenLayout:
         self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int, num_query_times: int
     ) -> int:
         """Tokens that one medium puts into the prompt: those of its windows, then one per question time."""
-        return self.num_window_tokens(frame_times, audio_columns, duration) + num_query_times
+        asked = num_query_times if self.question_tokens else 0
+        return self.num_window_tokens(frame_times, audio_columns, duration) + asked
 
     def num_window_tokens(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> int:
         """Tokens of a medium's windows, without the question's."""
+        if self.resampler_type == "stc":
+            return sum(self._num_stc_tokens(window) for window in self.plan(frame_times, audio_columns, duration))
         if self.resampler_type != "mlp":
             return len(self.plan(frame_times, audio_columns, duration)) * self.queries_per_window
         # A medium with an undated frame or column is resampled without time (see `plan`).
         timed = NO_TIME not in frame_times and NO_TIME not in audio_columns
         dated = len(frame_times) + len(audio_columns) if timed and self.time_tokens else 0
         return len(frame_times) * self.patches_per_frame + len(audio_columns) * self.audio_bands + dated
+
+    def stc_frames(self, window: Window) -> list[int]:
+        """Which of a window's frames (by their place in it) "stc" convolves over: each, some of them repeatedly."""
+        frames = list(range(len(window.frames)))
+        if len(frames) == 1 and not window.timed:
+            frames *= self.image_frames
+        if frames and not self.stc_padding:
+            frames += frames[-1:] * (-len(frames) % self.stc_stride[0])
+        return frames
+
+    def stc_steps(self, window: Window) -> list[list[int]]:
+        """Per temporal step of "stc" the frames (by their place in the window) that it convolves over."""
+        frames, stride = self.stc_frames(window), self.stc_stride[0]
+        if not frames:
+            return []
+        firsts = [step * stride - self.stc_padding for step in range(self._shrunk(len(frames), stride))]
+        last = len(frames) - 1
+        return [
+            sorted({frames[min(max(index, 0), last)] for index in range(first, first + stride)}) for first in firsts
+        ]
+
+    @property
+    def stc_cells(self) -> int:
+        """Tokens of one temporal step."""
+        side = isqrt(self.patches_per_frame)
+        return self._shrunk(side, self.stc_stride[1]) * self._shrunk(side, self.stc_stride[2])
+
+    def _shrunk(self, size: int, stride: int) -> int:
+        """Output size of a convolution whose kernel is its stride."""
+        return (size + 2 * self.stc_padding - stride) // stride + 1
+
+    def _num_stc_tokens(self, window: Window) -> int:
+        steps = len(self.stc_steps(window))
+        dated = steps + len(window.columns) if window.timed and self.time_tokens else 0
+        return steps * self.stc_cells + len(window.columns) * self.audio_bands + dated
 
     def _plan_by_rank(self, num_frames: int, num_columns: int) -> list[Window]:
         parts = 1

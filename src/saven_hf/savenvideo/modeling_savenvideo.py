@@ -23,7 +23,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_savenvideo import SAVEnVideoConfig
 from .connector_base import (
-    Connector,
+    BaseConnector,
     ConnectorOutput,
     PooledKeys,
     Questions,
@@ -111,7 +111,7 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
         if isinstance(module, TemporalLinearProjection):
             # f(t) has entries of size one: this gives h(t) entries of size one as well.
             init.normal_(module.projection.weight, std=module.projection.in_features**-0.5)
-        if isinstance(module, Connector):
+        if isinstance(module, BaseConnector):
             module.initialise(std)
 
     @classmethod
@@ -147,7 +147,7 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
             (self.config.freeze_vision, model.vision_tower),
             (self.config.freeze_audio, model.audio_tower),
         ):
-            if frozen:
+            if frozen and tower is not None:
                 tower.requires_grad_(False)
 
     def train(self, mode: bool = True):
@@ -156,7 +156,8 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
         model = self.base_model
         if mode and hasattr(model, "vision_tower"):
             model.vision_tower.train(not self.config.freeze_vision)
-            model.audio_tower.train(not self.config.freeze_audio)
+            if model.audio_tower is not None:
+                model.audio_tower.train(not self.config.freeze_audio)
         return self
 
 
@@ -168,14 +169,19 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
     def __init__(self, config: SAVEnVideoConfig):
         super().__init__(config)
         self.vision_tower = VISION_TOWERS[config.vision_config.model_type]._from_config(config.vision_config)
-        self.audio_tower = SAVEnVideoBeatsModel._from_config(config.audio_config)
-        self.temporal_projection = TemporalLinearProjection(config)
+        self.audio_tower = SAVEnVideoBeatsModel._from_config(config.audio_config) if config.has_audio_tower else None
+        self.temporal_projection = TemporalLinearProjection(config) if config.uses_time else None
         self.resampler = build_connector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.layout = TokenLayout.from_config(config)
         self._known_towers = None
         self.post_init()
         self.freeze_towers()
+
+    @property
+    def towers(self) -> tuple[PreTrainedModel, ...]:
+        """The vision tower, and the audio tower if there is one."""
+        return (self.vision_tower,) if self.audio_tower is None else (self.vision_tower, self.audio_tower)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -283,9 +289,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         output = self._connect(frames, columns, windows, owners, durations, media, memories)
         tokens = [[] for _ in range(count)]
         for index, memory in memories.items():
-            tokens[index].append(
-                memory.window_tokens.to(execution_device(self.resampler), self.resampler.output_norm.weight.dtype)
-            )
+            tokens[index].append(memory.window_tokens.to(execution_device(self.resampler), self.resampler.dtype))
         for index, window_tokens in zip(owners, output.window_tokens, strict=True):
             tokens[index].append(window_tokens)
         for index, parts in enumerate(tokens):
@@ -312,7 +316,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         memories: dict[int, VideoMemory],
     ) -> ConnectorOutput:
         """Call the connector on its own device, in its own dtype."""
-        dtype, device = self.resampler.output_norm.weight.dtype, execution_device(self.resampler)
+        dtype, device = self.resampler.dtype, execution_device(self.resampler)
         questions = None
         if "query_times" in media:
             times = media["query_times"].to(device)
@@ -334,6 +338,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             )
 
         def time_features(times: torch.Tensor, durations: torch.Tensor) -> torch.Tensor:
+            if self.temporal_projection is None:
+                return torch.zeros(*times.shape, self.config.resampler_hidden_size, dtype=dtype, device=device)
             return self.temporal_projection(times, durations).to(device, dtype)
 
         # A function and not the module: accelerate moves whatever has a `.to` among the arguments.
@@ -427,7 +433,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         return TowerFeatures(
             picture=picture.states.to(self.vision_tower.dtype),
             frame_times=picture.times,
-            sound=sound.states.to(self.audio_tower.dtype),
+            sound=sound.states.to(self.towers[-1].dtype),
             column_times=sound.times,
             duration=stream.duration,
             encoder_hash=self.tower_fingerprint(),
@@ -451,7 +457,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         Raises:
             ValueError: the weights are sharded, so that no process has all of them.
         """
-        towers, settings = (self.vision_tower, self.audio_tower), self.config.tower_settings()
+        towers, settings = self.towers, self.config.tower_settings()
         if any(map(is_sharded, towers)):
             raise ValueError(
                 "The towers are sharded: take the fingerprint before the model is, or from a copy that is not."
@@ -465,7 +471,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
     def _check_features(self, features: Iterable[TowerFeatures]) -> None:
         hashes = {medium.encoder_hash for medium in features}
         # Sharded towers have no fingerprint; who shards them compares it first (`FeatureCache.check`).
-        if not hashes or is_sharded(self.vision_tower) or is_sharded(self.audio_tower):
+        if not hashes or any(map(is_sharded, self.towers)):
             return
         own = self.tower_fingerprint()
         for other in hashes - {own}:
@@ -476,8 +482,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
 
     def encoder_fingerprint(self) -> str:
         """Hash of what turns media into tokens: towers, TLP and resampler, with their configuration."""
-        modules = (self.vision_tower, self.audio_tower, self.temporal_projection, self.resampler)
-        return weights_fingerprint(modules, self.config.media_settings())
+        time = () if self.temporal_projection is None else (self.temporal_projection,)
+        return weights_fingerprint((*self.towers, *time, self.resampler), self.config.media_settings())
 
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, num_features: int | None
@@ -742,7 +748,8 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
 
         Args:
             vision: folder or Hub id of a SigLIP (2) model, or the vision model itself.
-            audio: folder or Hub id of converted BEATs (`saven convert beats`), or the `SAVEnVideoBeatsModel` itself.
+            audio: folder or Hub id of converted BEATs (`saven convert beats`), or the `SAVEnVideoBeatsModel` itself;
+                None for a model that hears nothing.
             text: folder or Hub id of a decoder-only model, or the causal model itself.
             tokenizer: of the text model; loaded from `text` if None. Placeholder tokens that it lacks are added to it,
                 and rows to the embeddings if they do not fit.
@@ -759,7 +766,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         )
         if not isinstance(vision, nn.Module):
             vision = load_vision_tower(vision, dtype)
-        if not isinstance(audio, nn.Module):
+        if audio is not None and not isinstance(audio, nn.Module):
             audio = SAVEnVideoBeatsModel.from_pretrained(audio, dtype=dtype)
         if not isinstance(text, nn.Module):
             text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
@@ -775,9 +782,10 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             text.resize_token_embeddings(len(tokenizer))
 
         ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in PLACEHOLDER_TOKENS.items()}
-        config = SAVEnVideoConfig(
-            vision_config=vision.config, audio_config=audio.config, text_config=text.config, **{**ids, **settings}
-        )
+        parts = {"vision_config": vision.config, "text_config": text.config, "has_audio_tower": audio is not None}
+        if audio is not None:
+            parts["audio_config"] = audio.config
+        config = SAVEnVideoConfig(**{**parts, **ids, **settings})
         # Only the connector is built for real: a random 7B would cost its memory twice.
         with torch.device("meta"):
             model = cls(config)
@@ -785,8 +793,9 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         inner.vision_tower, inner.audio_tower = vision, audio
         inner.language_model, model.lm_head = text.get_decoder(), text.get_output_embeddings()
         for module in (inner.temporal_projection, inner.resampler):
-            module.to_empty(device="cpu")
-            module.apply(model._init_weights)
+            if module is not None:
+                module.to_empty(device="cpu")
+                module.apply(model._init_weights)
         # Parameters only: rotary frequencies are buffers, and worth little in half precision.
         for parameter in model.parameters():
             if parameter.is_floating_point():

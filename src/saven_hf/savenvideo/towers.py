@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, Siglip2VisionModel, SiglipVisionModel
+from transformers import AutoConfig, CLIPVisionModel, PreTrainedModel, Siglip2VisionModel, SiglipVisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 
 from .layout import NO_TIME, PATCH_CENTRE_US, PATCH_STEP_US
 from .weights import execution_device
 
 
-VISION_TOWERS = {"siglip_vision_model": SiglipVisionModel, "siglip2_vision_model": Siglip2VisionModel}
-
+VISION_TOWERS = {
+    "siglip_vision_model": SiglipVisionModel,
+    "siglip2_vision_model": Siglip2VisionModel,
+    "clip_vision_model": CLIPVisionModel,
+}
 
 PACKED = ("states", "times", "media")
 
@@ -93,7 +96,7 @@ def encode_frames(tower: PreTrainedModel, config, media: dict[str, torch.Tensor]
     """Vision tower over the valid frames of a batch.
 
     Args:
-        tower: a `SiglipVisionModel` or `Siglip2VisionModel`; config: the `SAVEnVideoConfig`.
+        tower: one of `VISION_TOWERS`; config: the `SAVEnVideoConfig`.
         media: tensors of the model's own input format (see `SAVEnVideoModel.get_video_features`).
     """
     vision = config.vision_config
@@ -121,11 +124,14 @@ def encode_frames(tower: PreTrainedModel, config, media: dict[str, torch.Tensor]
         if vision.model_type == "siglip2_vision_model":
             inputs = siglip2_inputs(inputs["pixel_values"], vision.patch_size)
         output = tower(**inputs, **kwargs)
-        if layer == -1:
+        if layer == -1 and vision.model_type != "clip_vision_model":
             return output
+        patches = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+        if vision.model_type == "clip_vision_model":
+            patches = patches[:, 1:]  # the first is the class token
         # Every layer of every frame would be gigabytes: only the one in use is kept, unless all are asked for.
         return BaseModelOutputWithPooling(
-            last_hidden_state=output.hidden_states[layer],
+            last_hidden_state=patches,
             hidden_states=output.hidden_states if all_layers else None,
             attentions=output.attentions,
         )
@@ -137,7 +143,7 @@ def encode_frames(tower: PreTrainedModel, config, media: dict[str, torch.Tensor]
     return EncodedModality(output.last_hidden_state, times[mask], torch.nonzero(mask)[:, 0], output)
 
 
-def encode_audio(tower: PreTrainedModel, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+def encode_audio(tower: PreTrainedModel | None, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
     """Audio tower over the valid windows of a batch, and of those the valid columns. Arguments as `encode_frames`."""
     bands, hidden_size = config.audio_bands, config.audio_config.hidden_size
     features = media.get("input_features")
@@ -150,6 +156,13 @@ def encode_audio(tower: PreTrainedModel, config, media: dict[str, torch.Tensor],
             "(media, windows, fbank_frames, mels) and (media, windows, fbank_frames)."
         )
     heard = mask.any(-1)
+    if tower is None and heard.any():
+        raise ValueError(
+            "Got sound as `input_features`, but this model has no audio tower (has_audio_tower=False): it hears "
+            "nothing. Use the processor of this model, or leave the sound out with use_audio_in_video=False."
+        )
+    if tower is None:
+        return EncodedModality.absent(bands, hidden_size)
     starts = media.get("audio_times", torch.full_like(heard, NO_TIME, dtype=torch.int64))
     device, dtype = execution_device(tower), tower.dtype
 
@@ -170,7 +183,7 @@ def encode_audio(tower: PreTrainedModel, config, media: dict[str, torch.Tensor],
 
 
 def load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The vision half of a SigLIP (2) checkpoint, without its pooling head."""
+    """The vision half of a SigLIP (2) or CLIP checkpoint, without its pooling head."""
     config = AutoConfig.from_pretrained(name_or_path)
     config = getattr(config, "vision_config", config)
     if config.model_type not in VISION_TOWERS:
@@ -178,7 +191,8 @@ def load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:
             f"The vision component {name_or_path!r} is of type {config.model_type!r}; expected one of "
             f"{sorted(VISION_TOWERS)}."
         )
-    config.vision_use_head = False
+    if hasattr(config, "vision_use_head"):
+        config.vision_use_head = False
     return VISION_TOWERS[config.model_type].from_pretrained(name_or_path, config=config, dtype=dtype)
 
 

@@ -300,7 +300,7 @@ def build_cache(
         raise FeatureCacheError(
             f"Shard {shard} of {num_shards} was asked for: shards count from 0 to {num_shards - 1}."
         )
-    towers = (model.base_model.vision_tower, model.base_model.audio_tower)
+    towers = model.base_model.towers
     if any(tower.training for tower in towers):
         raise FeatureCacheError("The towers are in training mode, so what they say is random: call `model.eval()`.")
     settings = CacheSettings.of(model, processor, dtype, **videos_kwargs)
