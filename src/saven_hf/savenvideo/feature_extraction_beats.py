@@ -157,6 +157,8 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         patches_per_window (`int`): Patch columns of a full window.
         mean (`float`): Mean of the published fbanks, subtracted.
         std (`float`): Their standard deviation; BEATs divides by twice this.
+        fbank_dtype (`str`): Of the fbanks before they are normalised: "float32", or "bfloat16" as VideoLLaMA 2 was
+            trained on. They come out as float32 either way.
     """
 
     model_input_names = ["input_features", "input_features_mask", "audio_times"]
@@ -170,6 +172,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         patches_per_window: int = 62,
         mean: float = 15.41663,
         std: float = 6.55582,
+        fbank_dtype: str = "float32",
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
@@ -179,6 +182,9 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"`patch_size` ({patch_size}) and `patches_per_window` ({patches_per_window}) must be at least 1."
             )
+        if fbank_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"`fbank_dtype` must be 'float32' or 'bfloat16', got {fbank_dtype!r}.")
+        self.fbank_dtype = fbank_dtype
         self.patch_size = patch_size
         self.patches_per_window = patches_per_window
         self.mean = mean
@@ -258,7 +264,8 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         shift, overhang = self._patch_samples()
         for row, (track, start, count) in enumerate(zip(tracks, start_times, patches, strict=True)):
             track = torch.nn.functional.pad(track, (0, count * shift + overhang - track.shape[0]))
-            fbank = kaldi_fbank(track, self.sampling_rate, self.feature_size).sub_(self.mean).div_(2 * self.std)
+            fbank = kaldi_fbank(track, self.sampling_rate, self.feature_size)
+            fbank = fbank.to(getattr(torch, self.fbank_dtype)).float().sub_(self.mean).div_(2 * self.std)
             # A frame depends on its own samples alone, so the windows' frames are the track's frames in a row.
             features[row].view(-1, self.feature_size)[: fbank.shape[0]] = fbank
             mask[row].view(-1)[: fbank.shape[0]] = True

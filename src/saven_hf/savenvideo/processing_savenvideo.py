@@ -17,6 +17,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from .clips import Clip, list_audio, list_images, named, num_per_sample, open_image, open_sound
 from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from .layout import NO_TIME, TokenLayout, audio_column_times
+from .media_errors import UnsupportedMediaError
 from .subtitles import Subtitle, format_subtitles
 from .times import parse_spans, parse_times
 from .tower_features import is_tower_features
@@ -154,9 +155,9 @@ class SAVEnVideoProcessor(ProcessorMixin):
     ) -> "SAVEnVideoProcessor":
         """Build a processor around a tokenizer.
 
-        Tokens that the tokenizer lacks are added to it, as special tokens: the three placeholders and the turn
-        markers. A missing end-of-text token becomes the end of a turn, a missing padding token `<|endoftext|>` or the
-        end-of-text token; padding is put on the left, where generation needs it.
+        Tokens that the tokenizer lacks are added to it, as special tokens: the three placeholders, and those turn
+        markers that the chat template writes. A missing end-of-text token becomes the end of a turn, a missing padding
+        token `<|endoftext|>` or the end-of-text token; padding is put on the left, where generation needs it.
 
         Args:
             tokenizer: of the text model; a tokenizer, a folder or a Hub id.
@@ -169,11 +170,12 @@ class SAVEnVideoProcessor(ProcessorMixin):
         if isinstance(tokenizer, (str, Path)):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         vocabulary = tokenizer.get_vocab()
-        wanted = (TURN_START, TURN_END, VIDEO_TOKEN, IMAGE_TOKEN, AUDIO_TOKEN)
+        markers = [token for token in (TURN_START, TURN_END) if token in (chat_template or TURN_START + TURN_END)]
+        wanted = (*markers, VIDEO_TOKEN, IMAGE_TOKEN, AUDIO_TOKEN)
         missing = [AddedToken(token, special=True, normalized=False) for token in wanted if token not in vocabulary]
         if missing:
             tokenizer.add_tokens(missing, special_tokens=True)
-        if tokenizer.eos_token is None:
+        if tokenizer.eos_token is None and TURN_END in markers:
             tokenizer.eos_token = TURN_END
         if tokenizer.pad_token is None:
             tokenizer.pad_token = "<|endoftext|>" if "<|endoftext|>" in vocabulary else tokenizer.eos_token
@@ -275,18 +277,22 @@ class SAVEnVideoProcessor(ProcessorMixin):
         texts = self._list_texts(text)
         if chat_media is not None:
             videos, images, audio = (
-                chat_media[kind] if any(chat_media[kind]) else given
+                chat_media[kind] if _holds_any(chat_media[kind]) else given
                 for kind, given in (("video", videos), ("image", images), ("audio", audio))
             )
         merged = self._merge_kwargs(
             self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
-        settings = self.video_processor.settings(**merged["videos_kwargs"])
+        settings = self._settings(merged["videos_kwargs"])
         sources = {
             "video": self.video_processor.list_sources(videos, settings),
             "image": list_images(images),
             "audio": list_audio(audio),
         }
+        if sources["audio"] and not self.token_layout.has_audio:
+            raise UnsupportedMediaError(
+                "This model hears nothing: it has no audio tower. Leave the sound out, or take a model that has one."
+            )
         if texts is None and not any(sources.values()):
             raise ValueError(f"{type(self).__name__} needs text, videos, images or audio: it got none of them.")
         slots = self._slots(texts, sources, {"video": videos, "image": images})
@@ -345,13 +351,22 @@ class SAVEnVideoProcessor(ProcessorMixin):
                 )
         return slots
 
-    @staticmethod
-    def _questions(texts: list[str] | None, query_times: list | None) -> tuple[list, list]:
+    def _settings(self, videos_kwargs: dict) -> dict[str, Any]:
+        """Settings of the video processor for a call; a model without an audio tower hears no sound of videos."""
+        settings = self.video_processor.settings(**videos_kwargs)
+        return settings if self.token_layout.has_audio else {**settings, "use_audio_in_video": False}
+
+    def _questions(self, texts: list[str] | None, query_times: list | None) -> tuple[list, list]:
         """Per sample the spans and the times that its question names, in microseconds.
 
         Times are None for a sample whose question names none.
         """
         count = 1 if texts is None else len(texts)
+        if query_times is not None and not self.token_layout.question_tokens:
+            raise ValueError(
+                "This model is not told times (question_times='none'): leave `query_times` out, and name them in the "
+                "question's text."
+            )
         turns = [[]] if texts is None else [user_turns(text) for text in texts]
         spans = [[span for turn in sample for span in parse_spans(turn)] for sample in turns]
         times = [list(dict.fromkeys(time for turn in sample for time in parse_times(turn))) for sample in turns]
@@ -381,7 +396,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
             settings = self.video_processor.settings(**{**settings, **given})
             clip = open_image(source, settings)
         else:
-            clip = open_sound(source, merged["audio_kwargs"].get("sampling_rate"), rate)
+            clip = open_sound(source, merged["audio_kwargs"].get("sampling_rate"), rate, settings)
         with clip:
             if clip.memory is not None:
                 self._check_memory(clip.memory, settings)
@@ -438,7 +453,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
         queries = []
         for medium, named_times in zip(media, times, strict=True):
             default = [0, medium.duration]
-            queries.append((default if named_times is None else named_times) if medium.is_timed else [])
+            told = medium.is_timed and self.token_layout.question_tokens
+            queries.append((default if named_times is None else named_times) if told else [])
         if any(queries):
             longest = max(map(len, queries))
             data["query_times"] = torch.full((len(media), longest), NO_TIME, dtype=torch.int64)
@@ -580,11 +596,11 @@ class SAVEnVideoProcessor(ProcessorMixin):
 
         Which frames are taken is not part of it: a memory knows its own.
         """
-        return self._hash(self.video_processor.settings(**videos_kwargs))
+        return self._hash(self._settings(videos_kwargs))
 
     def tower_preprocessing_hash(self, **videos_kwargs) -> str:
         """`preprocessing_hash` without the layout, which the towers know nothing of."""
-        return self._hash(self.video_processor.settings(**videos_kwargs), with_layout=False)
+        return self._hash(self._settings(videos_kwargs), with_layout=False)
 
     def _hash(self, settings: dict, with_layout: bool = True) -> str:
         pixels = ("size", "do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize")
@@ -593,6 +609,11 @@ class SAVEnVideoProcessor(ProcessorMixin):
             facts.update({name: _as_list(settings[name]) for name in ("image_mean", "image_std")})
         sound = ("feature_size", "sampling_rate", "patch_size", "patches_per_window", "mean", "std")
         facts.update({name: getattr(self.feature_extractor, name) for name in sound})
+        # What came later is a fact only where it is not as it always was: encoded media stay good.
+        if self.feature_extractor.fbank_dtype != "float32":
+            facts["fbank_dtype"] = self.feature_extractor.fbank_dtype
+        if settings["preprocessing"] != "whole":
+            facts.update({name: settings[name] for name in ("preprocessing", "do_center_crop")})
         if with_layout:
             facts["layout"] = self.layout
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -636,12 +657,18 @@ class SAVEnVideoProcessor(ProcessorMixin):
         patches, per_window = extractor.num_patches(num_samples), extractor.patches_per_window
         windows = -(-patches // per_window)
         frames = [min(per_window, patches - window * per_window) * extractor.patch_size for window in range(windows)]
-        return audio_column_times([start + window * self._window_us for window in range(windows)], frames)
+        starts = [start if start == NO_TIME else start + window * self._window_us for window in range(windows)]
+        return audio_column_times(starts, frames)
 
     @property
     def _window_us(self) -> int:
         """Time from one BEATs window to the next, in microseconds; an fbank frame is 10 ms."""
         return self.feature_extractor.frames_per_window * 10_000
+
+
+def _holds_any(media: Sequence[Any]) -> bool:
+    """Whether there is a medium among those of chat messages: lists of them, or arrays, which have no truth value."""
+    return any(not isinstance(medium, list) or medium for medium in media)
 
 
 def _as_list(value: Any) -> list[float]:
@@ -681,7 +708,7 @@ class VideoStream:
 
     def __init__(self, processor: SAVEnVideoProcessor, video: Any, videos_kwargs: dict):
         self._processor = processor
-        self._settings = processor.video_processor.settings(**videos_kwargs)
+        self._settings = processor._settings(videos_kwargs)
         if self._settings["sampling"] == "query" and self._settings["spans"] is None:
             raise ValueError("sampling='query' needs the `spans` that a question asks about; a stream knows none.")
         sources = processor.video_processor.list_sources(video, self._settings)
@@ -742,7 +769,9 @@ class VideoStream:
         step = extractor.frames_per_window * extractor.sampling_rate // 100
         # The last fbank frame of a window reaches 15 ms into the next.
         end = min(last * step + extractor.sampling_rate * 15 // 1000, clip.num_samples)
-        start = clip.sound_start + first * self._processor._window_us
+        start = clip.sound_start
+        if start != NO_TIME:
+            start += first * self._processor._window_us
         return dict(self._processor._hear([_Medium(None, [], clip.samples(first * step, end), start, 0)]))
 
 

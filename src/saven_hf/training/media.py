@@ -75,6 +75,11 @@ def _arrays(clip: Clip, offset: int, sampling_rate: int) -> dict[str, Any]:
         video["frames"] = clip.frames(range(len(clip.frame_times)))
         video["frame_times"] = [(time + offset) / 1e6 for time in clip.frame_times]
     if clip.num_samples:
+        if clip.sound_start == NO_TIME:
+            raise DataError(
+                "Sound that is put together from clips (preprocessing='videollama2') has no clock that could move: "
+                "set time_shift_seconds=0, or preprocessing='whole'."
+            )
         video["audio"] = clip.samples(0, clip.num_samples)
         video |= {"sampling_rate": sampling_rate, "audio_start": (clip.sound_start + offset) / 1e6}
     return video
