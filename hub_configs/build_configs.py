@@ -1,7 +1,8 @@
 """Writes the model folders of this directory: `python hub_configs/build_configs.py [--check]`.
 
 `savenvideo-tiny` is the embedded default; `savenvideo-7b` is the paper's model without weights (`saven init-7b` puts
-them together). Numbers that the paper gives are marked; all others are our decision.
+them together); `videollama2.1-7b-av` is VideoLLaMA2.1-7B-AV without weights, as `saven convert videollama2` writes it.
+Numbers that the paper gives are marked; those of VideoLLaMA 2 are its own; all others are our decision.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, SiglipVisionConfig
 
-from saven_hf import SAVEnVideoBeatsConfig, SAVEnVideoConfig, SAVEnVideoProcessor
+from saven_hf import (
+    SAVEnVideoBeatsConfig,
+    SAVEnVideoBeatsFeatureExtractor,
+    SAVEnVideoConfig,
+    SAVEnVideoProcessor,
+)
+from saven_hf.peers.videollama2 import PATCHES_PER_WINDOW, PROJECTORS, PUBLISHED_SETTINGS, QWEN2_TEMPLATE
 
 
 HERE = Path(__file__).parent
@@ -102,9 +109,9 @@ def write_tiny(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_7b(folder: Path) -> None:
-    """SigLIP-so400m-384, BEATs iter3+ and Qwen2-7B-Instruct, as in the paper (5, implementation details)."""
-    text = Qwen2Config(
+def qwen2_7b() -> Qwen2Config:
+    """Qwen2-7B-Instruct."""
+    return Qwen2Config(
         vocab_size=152_064,
         hidden_size=3584,
         intermediate_size=18_944,
@@ -117,10 +124,35 @@ def write_7b(folder: Path) -> None:
         eos_token_id=151_645,
         bos_token_id=151_643,
     )
-    config = SAVEnVideoConfig(text_config=text)
+
+
+def write_7b(folder: Path) -> None:
+    """SigLIP-so400m-384, BEATs iter3+ and Qwen2-7B-Instruct, as in the paper (5, implementation details)."""
+    config = SAVEnVideoConfig(text_config=qwen2_7b())
+    write_without_weights(folder, config, max_new_tokens=512)
+
+
+def write_videollama2(folder: Path) -> None:
+    """The same parts with VideoLLaMA 2's connector, and its preprocessing of 16 frames."""
+    text = qwen2_7b()
+    config = SAVEnVideoConfig(
+        text_config=text,
+        resampler_hidden_size=text.hidden_size,
+        vision_feature_layer=-2,
+        image_frames=16,
+        **PROJECTORS["stc_connector_v35"],
+        **PUBLISHED_SETTINGS,
+    )
+    extractor = SAVEnVideoBeatsFeatureExtractor(patches_per_window=PATCHES_PER_WINDOW, fbank_dtype="bfloat16")
+    settings = {"chat_template": QWEN2_TEMPLATE.read_text(encoding="utf-8"), "preprocessing": "videollama2"}
+    write_without_weights(folder, config, max_new_tokens=2048, feature_extractor=extractor, **settings)
+
+
+def write_without_weights(folder: Path, config: SAVEnVideoConfig, max_new_tokens: int, **settings) -> None:
+    """Config, processor and generation config; `settings` are of the processor."""
     config.save_pretrained(folder)
     # The tokenizer is Qwen2's own and comes with its weights; all else of the processor stands here.
-    processor = SAVEnVideoProcessor.from_components(byte_tokenizer(), config=config)
+    processor = SAVEnVideoProcessor.from_components(byte_tokenizer(), config=config, **settings)
     with tempfile.TemporaryDirectory() as whole:
         processor.save_pretrained(whole)
         for name in ("processor_config.json", "chat_template.jinja"):
@@ -129,11 +161,11 @@ def write_7b(folder: Path) -> None:
         eos_token_id=[151_645, 151_643],
         pad_token_id=151_643,
         suppress_tokens=[config.video_token_id, config.image_token_id, config.audio_token_id],
-        max_new_tokens=512,
+        max_new_tokens=max_new_tokens,
     ).save_pretrained(folder)
 
 
-WRITERS = {"savenvideo-tiny": write_tiny, "savenvideo-7b": write_7b}
+WRITERS = {"savenvideo-tiny": write_tiny, "savenvideo-7b": write_7b, "videollama2.1-7b-av": write_videollama2}
 
 
 def write_all(root: Path) -> None:

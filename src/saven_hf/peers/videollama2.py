@@ -49,6 +49,15 @@ PROJECTORS = {
     "spatial_conv": {"stc_depth": 0, "stc_stride": (1, 2, 2), "stc_padding": 1},
     "spatial_pool": {"stc_depth": 0, "stc_stride": (1, 2, 2), "stc_pool": True},
 }
+# VideoLLaMA 2 knows no time, and no windows.
+PUBLISHED_SETTINGS = {
+    "resampler_type": "stc",
+    "time_fusion": "none",
+    "question_times": "none",
+    "token_order": "modality",
+    "window_seconds": None,
+    "window_frames": None,
+}
 # The towers that were published with it, whose own config.json is not part of a checkpoint.
 KNOWN_TOWERS = {
     "openai/clip-vit-large-patch14-336": (
@@ -91,6 +100,9 @@ BEATS_CFG = {
 }
 BEATS_NORM_EPS = 1e-6  # model/beats/weight_norm_fix.py
 PATCHES_PER_WINDOW = 187  # the 30 s that the audio branch was trained on
+
+# ChatML with the system message of Qwen2-Instruct.
+QWEN2_TEMPLATE = Path(__file__).with_name("videollama2_qwen2.jinja")
 
 VISION_PREFIX = "model.vision_tower.vision_tower."
 AUDIO_PREFIX = "model.audio_tower."
@@ -225,17 +237,6 @@ def convert_videollama2(
         facts.pop("output_dir")
         (folder / "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return report
-
-
-# VideoLLaMA 2 knows no time, and no windows.
-PUBLISHED_SETTINGS = {
-    "resampler_type": "stc",
-    "time_fusion": "none",
-    "question_times": "none",
-    "token_order": "modality",
-    "window_seconds": None,
-    "window_frames": None,
-}
 
 
 class _Parts:
@@ -468,7 +469,7 @@ def _load_tokenizer(source: Path, text: PreTrainedConfig):
 
 def _chat_template(tokenizer, kind: str, report: ConversionReport) -> str:
     """A template that renders what the published one renders, for messages with media blocks."""
-    own = Path(__file__).with_name("videollama2_qwen2.jinja").read_text(encoding="utf-8")
+    own = QWEN2_TEMPLATE.read_text(encoding="utf-8")
     system = (
         "[]"
         if kind == "qwen2"

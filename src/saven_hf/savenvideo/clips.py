@@ -180,7 +180,8 @@ def is_memory(value: Any) -> bool:
 def is_file(value: Any) -> bool:
     """A path, bytes, a file object, or the `{"path", "bytes"}` of an undecoded column of `datasets`.
 
-    Such a dict may also have `start` and `end`, in seconds: of a part of the file, whose clock stays the file's.
+    Such a dict may also have `start` and `end`, in seconds: of a part of the file, whose clock stays the file's; and
+    `use_audio`, False to leave the sound of this video out.
     """
     if isinstance(value, Mapping):
         return "path" in value or "bytes" in value
@@ -489,7 +490,9 @@ def _open_video_file(video, settings, sampling_rate) -> Clip:
                 spans=settings["spans"],
                 part=part,
             )
-        return FileClip(media, times, settings, settings["use_audio_in_video"], sampling_rate, part)
+        silenced = isinstance(video, Mapping) and video.get("use_audio") is False
+        with_sound = settings["use_audio_in_video"] and not silenced
+        return FileClip(media, times, settings, with_sound, sampling_rate, part)
     except BaseException:
         media.close()
         raise

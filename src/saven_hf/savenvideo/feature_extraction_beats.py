@@ -11,7 +11,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType, logging
 
-from .layout import NO_TIME
+from .layout import NO_TIME, audio_column_times
 
 
 logger = logging.get_logger(__name__)
@@ -203,6 +203,21 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
     def num_windows(self, num_samples: int) -> int:
         """Windows that a track of `num_samples` makes."""
         return math.ceil(self.num_patches(num_samples) / self.patches_per_window)
+
+    def column_times(self, num_samples: int, start: int) -> list[int]:
+        """Centre times of the patch columns of a track, from its length alone; microseconds.
+
+        Args:
+            start: time of its first sample, or `NO_TIME`.
+        """
+        if not num_samples:
+            return []
+        patches, per_window = self.num_patches(num_samples), self.patches_per_window
+        windows = range(math.ceil(patches / per_window))
+        frames = [min(per_window, patches - window * per_window) * self.patch_size for window in windows]
+        step = self.frames_per_window * FRAME_SHIFT_US
+        starts = [start if start == NO_TIME else start + window * step for window in windows]
+        return audio_column_times(starts, frames)
 
     def _patch_samples(self) -> tuple[int, int]:
         """Samples from one patch to the next (2560), and how far its last frame reaches into the next (240)."""

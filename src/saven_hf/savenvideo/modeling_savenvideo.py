@@ -786,12 +786,31 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         if audio is not None:
             parts["audio_config"] = audio.config
         config = SAVEnVideoConfig(**{**parts, **ids, **settings})
+        return cls.assemble(
+            config, vision, audio, text.get_decoder(), text.get_output_embeddings(), text.generation_config, dtype
+        )
+
+    @classmethod
+    def assemble(
+        cls,
+        config: SAVEnVideoConfig,
+        vision: PreTrainedModel,
+        audio: PreTrainedModel | None,
+        decoder: PreTrainedModel,
+        head: nn.Linear,
+        generation_config,
+        dtype: torch.dtype,
+    ):
+        r"""
+        A model around loaded towers and a language model (its decoder and its head), which become part of it. The
+        connector is new. `config` must describe them; see `from_components`.
+        """
         # Only the connector is built for real: a random 7B would cost its memory twice.
         with torch.device("meta"):
             model = cls(config)
         inner = model.model
         inner.vision_tower, inner.audio_tower = vision, audio
-        inner.language_model, model.lm_head = text.get_decoder(), text.get_output_embeddings()
+        inner.language_model, model.lm_head = decoder, head
         for module in (inner.temporal_projection, inner.resampler):
             if module is not None:
                 module.to_empty(device="cpu")
@@ -801,9 +820,9 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
         model.tie_weights()
-        model.generation_config = text.generation_config
+        model.generation_config = generation_config
         # A sampled placeholder would ask for a medium that is not there.
-        model.generation_config.suppress_tokens = sorted(ids.values())
+        model.generation_config.suppress_tokens = sorted(getattr(config, name) for name in PLACEHOLDER_TOKENS)
         model.freeze_towers()
         return model.eval()
 

@@ -644,21 +644,12 @@ class SAVEnVideoProcessor(ProcessorMixin):
         if audio_lengths is not None:
             rate = self.feature_extractor.sampling_rate
             data["num_audio_tokens"] = [
-                self.token_layout.num_tokens([], self._columns(length, 0), round(length * 1e6 / rate), 2)
+                self.token_layout.num_tokens(
+                    [], self.feature_extractor.column_times(length, 0), round(length * 1e6 / rate), 2
+                )
                 for length in audio_lengths
             ]
         return MultiModalData(**data)
-
-    def _columns(self, num_samples: int, start: int) -> list[int]:
-        """Times of the audio columns of a track, from its length alone."""
-        if not num_samples:
-            return []
-        extractor = self.feature_extractor
-        patches, per_window = extractor.num_patches(num_samples), extractor.patches_per_window
-        windows = -(-patches // per_window)
-        frames = [min(per_window, patches - window * per_window) * extractor.patch_size for window in range(windows)]
-        starts = [start if start == NO_TIME else start + window * self._window_us for window in range(windows)]
-        return audio_column_times(starts, frames)
 
     @property
     def _window_us(self) -> int:
@@ -720,7 +711,9 @@ class VideoStream:
                 raise ValueError(f"A {type(clip.memory).__name__} is encoded already: pass it to the processor.")
             self.duration, self.frame_times, self._num_samples = clip.duration, clip.frame_times, clip.num_samples
             self.windows = processor.token_layout.plan(
-                clip.frame_times, processor._columns(clip.num_samples, clip.sound_start), clip.duration
+                clip.frame_times,
+                processor.feature_extractor.column_times(clip.num_samples, clip.sound_start),
+                clip.duration,
             )
         if not self.windows:
             raise ValueError("There is neither a picture nor a sound to take from the video.")
@@ -741,7 +734,9 @@ class VideoStream:
         """
         per_window = self._processor.feature_extractor.patches_per_window
         with self._open() as clip:
-            total = -(-len(self._processor._columns(clip.num_samples, clip.sound_start)) // per_window)
+            total = -(
+                -len(self._processor.feature_extractor.column_times(clip.num_samples, clip.sound_start)) // per_window
+            )
             heard = 0
             for number, window in enumerate(self.windows):
                 frames = self._processor.video_processor.read(clip, self._settings, window.frames)

@@ -30,7 +30,7 @@ from .layout import NO_TIME
 
 SAMPLING_RATE = 16_000
 NUM_CLIPS, CLIP_SECONDS = 8, 2
-TRACK_SECONDS = 30
+CLIPS_SECONDS = NUM_CLIPS * CLIP_SECONDS
 # Of 30 s what its 187 patch columns are made of: 2992 fbank frames of 25 ms, 10 ms apart.
 TRACK_SAMPLES = 2991 * 160 + 400
 

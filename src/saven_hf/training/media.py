@@ -37,6 +37,25 @@ def take_part(source: Any, start: float | None, end: float | None) -> Any:
     return {**named, **{name: time for name, time in (("start", start), ("end", end)) if time is not None}}
 
 
+def without_sound(kind: str, source: Any) -> Any:
+    """A medium of a row as it is, but a video without its sound.
+
+    Raises:
+        DataError: a `VideoMemory`, whose tokens hold the sound.
+    """
+    if kind != "video":
+        return source
+    if is_tower_features(source):
+        return source.without_sound()
+    if is_memory(source):
+        raise DataError("The sound of a VideoMemory cannot be left out, for its tokens hold it: pass TowerFeatures.")
+    if is_file(source):
+        return {**(source if isinstance(source, Mapping) else {"path": source}), "use_audio": False}
+    return (
+        {name: value for name, value in source.items() if name != "audio"} if isinstance(source, Mapping) else source
+    )
+
+
 def move_clock(
     source: Any, kind: str, offset: int, processor: SAVEnVideoProcessor, settings: Mapping[str, Any]
 ) -> TowerFeatures | dict[str, Any]:

@@ -53,6 +53,7 @@ class DataSource:
         "JSONL files name media relative to themselves.",
         None,
     )
+    use_audio: bool = _explained("Whether the sound of its videos is heard, where the recipe hears any.", True)
     cache: str | None = _explained("Folder of `saven cache`: encoder outputs to take in place of media.", None)
 
 
@@ -80,7 +81,7 @@ class Recipe:
 
     stage: Literal[STAGES] = _explained(
         "What trains: 'align-visual' (visual MLP, TLP, resampler), 'align-audio' (+ audio MLP), 'temporal' and "
-        "'saven' (LoRA on the language model).",
+        "'saven' (LoRA on the language model), 'joint' (everything but the vision tower).",
         "align-visual",
     )
     model: str = _explained(
