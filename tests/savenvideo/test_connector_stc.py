@@ -3,6 +3,7 @@
 import pytest
 import torch
 from batches import gap, inputs_for, num_tokens
+from kinds import STC_AS_PUBLISHED
 from restated_stc import restated_audio_mlp, restated_stc
 from test_connectors import connect, shaken_model
 from tiny import tiny_config, tiny_model, video_media
@@ -11,15 +12,7 @@ from transformers import CLIPVisionConfig, SiglipVisionConfig
 from saven_hf.savenvideo.layout import NO_TIME, TokenLayout, Window
 
 
-PUBLISHED = {
-    "resampler_type": "stc",
-    "time_fusion": "none",
-    "question_times": "none",
-    "token_order": "modality",
-    "window_seconds": None,
-    "window_frames": None,
-    "resampler_hidden_size": 32,
-}
+PUBLISHED = STC_AS_PUBLISHED | {"resampler_hidden_size": 32}
 VARIANTS = {
     "stc_connector": {"stc_padding": 1},
     "stc_connector_v35": {"stc_padding": 0},

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from kinds import STC_AS_PUBLISHED
 from media_factory import (
     FFMPEG,
     NO_FFMPEG,
@@ -30,19 +31,11 @@ from saven_hf.savenvideo.published_videollama2 import TRACK_SAMPLES, clip_sample
 
 
 SIDE, FRAMES = 56, 4
-PUBLISHED = {
-    "resampler_type": "stc",
-    "time_fusion": "none",
-    "question_times": "none",
-    "token_order": "modality",
-    "window_seconds": None,
-    "window_frames": None,
-}
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason=NO_FFMPEG)
 
 
 def processor(crop=False, **settings) -> SAVEnVideoProcessor:
-    config = tiny_config(**PUBLISHED | settings)
+    config = tiny_config(**STC_AS_PUBLISHED | settings)
     return SAVEnVideoProcessor.from_components(
         tokenizer(),
         config=config,
