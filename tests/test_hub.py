@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from clip import render
+from published_videollama2 import Published
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import saven_hf
-from saven_hf.hub import config_folder, init_7b, load
+from saven_hf.cli import main
+from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load
+from saven_hf.peers.videollama2 import convert_videollama2
 
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +135,38 @@ def test_the_7b_is_the_papers():
     assert (config.text_config.num_hidden_layers, config.text_config.hidden_size) == (28, 3584)
     processing = saven_hf.SAVEnVideoVideoProcessor.from_pretrained(config_folder("savenvideo-7b"))
     assert (processing.num_frames, processing.sampling) == (16, "uniform")
+
+
+def test_a_savenvideo_begun_from_videollama2(tmp_path):
+    """Towers, language model and audio MLP are VideoLLaMA 2's to the bit, the rest is AVTS and new."""
+    convert_videollama2(Published(tmp_path / "published").folder, tmp_path / "converted")
+    assert main(["init-7b", str(tmp_path / "model"), "--from", str(tmp_path / "converted")]) == 0
+    model, processor = load(tmp_path / "model", "cpu")
+    donor, _ = load(tmp_path / "converted", "cpu", torch.bfloat16)
+    assert (model.config.resampler_type, model.config.resampler_hidden_size) == ("avts", 32)
+    assert (model.config.time_fusion, model.config.question_times) == ("both", "separate")
+    assert model.config.vision_feature_layer == -2 and processor.video_processor.preprocessing == "whole"
+    old, new = donor.state_dict(), model.state_dict()
+    taken = [name for name in new if not name.startswith(("model.resampler.", "model.temporal_projection."))]
+    taken += [name for name in new if name.startswith("model.resampler.audio_mlp.")]
+    assert all(torch.equal(new[name], old[name].float()) for name in taken) and len(taken) > 100
+    render(tmp_path / "clip.mp4")
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "video", "video": str(tmp_path / "clip.mp4")}]}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert torch.isfinite(model(**inputs).logits).all() and inputs["query_times"].tolist() == [[0, 12_000_000]]
+    with pytest.raises(FileExistsError):
+        init_from(tmp_path / "converted", tmp_path / "model")
+
+
+def test_what_a_savenvideo_cannot_begin_from(tmp_path):
+    convert_videollama2(Published(tmp_path / "deaf", audio=None).folder, tmp_path / "silent")
+    convert_videollama2(Published(tmp_path / "published", text="mistral").folder, tmp_path / "mistral")
+    with pytest.raises(ModelNotFoundError, match="no audio-visual VideoLLaMA 2"):
+        init_from(tmp_path / "silent", tmp_path / "model")
+    with pytest.raises(ModelNotFoundError, match="ChatML"):
+        init_from(tmp_path / "mistral", tmp_path / "model")
+    assert main(["init-7b", str(tmp_path / "model")]) == 2 and not (tmp_path / "model").exists()

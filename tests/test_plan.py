@@ -1,9 +1,11 @@
 """`plan` against what really happens."""
 
 import pytest
+import torch
 from media_factory import image_file, late_audio, silent_video, sound_file
 
 import saven_hf
+from saven_hf.hub import config_folder
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +43,14 @@ def test_longer_sound_costs_more_and_working_memory_stays(tmp_path):
     short, long = (saven_hf.plan(sound_file(tmp_path, ".wav", seconds).path) for seconds in (30.0, 300.0))
     assert long.tokens > 8 * short.tokens
     assert long.encode_bytes <= 1.1 * short.encode_bytes
+
+
+def test_plan_of_videollama2(tmp_path):
+    """16 frames of 27 x 27 patches are 8 x 13 x 13 tokens, 30 s of sound 187 x 8, whatever the length."""
+    path = late_audio(tmp_path).path
+    plan = saven_hf.plan(path, config_folder("videollama2.1-7b-av"), dtype=torch.bfloat16)
+    assert (plan.tokens, plan.frames, plan.windows) == (1352 + 1496, 16, 1)
+    assert plan.audio_seconds <= 16 and plan.weight_bytes == 2 * plan.parameters
+    assert 8.4e9 < plan.parameters < 8.6e9
+    whole = saven_hf.plan(path, config_folder("videollama2.1-7b-av"), preprocessing="whole")
+    assert whole.tokens < plan.tokens and whole.flops["resampler"] == pytest.approx(plan.flops["resampler"], rel=0.05)

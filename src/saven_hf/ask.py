@@ -21,6 +21,7 @@ from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, NO_TIME, PATCH_STEP_US
 from .savenvideo.media import open_media
 from .savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS
 from .savenvideo.processing_savenvideo import subtitle_message
+from .savenvideo.published_videollama2 import CLIPS_SECONDS
 from .savenvideo.subtitles import embedded_subtitles, read_subtitles
 from .savenvideo.times import parse_spans
 
@@ -207,6 +208,9 @@ class VideoSession:
         # The last patch of sound is completed with silence; nobody was fed more than there is.
         self.fed.video_seconds = duration / 1e6
         self.fed.audio_seconds = min(audio_seconds, self.fed.video_seconds) if duration else audio_seconds
+        preprocessing = self.sampling.get("preprocessing", self.processor.video_processor.preprocessing)
+        if self.kind == "video" and preprocessing == "videollama2":  # the rest of its track is silence
+            self.fed.audio_seconds = min(self.fed.audio_seconds, CLIPS_SECONDS)
 
 
 def ask(video, question: str | Iterable[str], model=None, **options) -> list[Answer]:

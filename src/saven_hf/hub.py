@@ -15,7 +15,10 @@ from .savenvideo import (
     SAVEnVideoConfig,
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoProcessor,
+    SAVEnVideoVideoProcessor,
 )
+from .savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS
+from .savenvideo.processing_savenvideo import TURN_START
 
 
 logger = logging.getLogger(__name__)
@@ -143,6 +146,80 @@ def save_plain(folder: str | os.PathLike, *parts) -> None:
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+def init_from(
+    source: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_size: str = "5GB",
+    **settings,
+) -> Path:
+    """Start a SAVEnVideo from a converted VideoLLaMA 2: its towers, language model and audio MLP, a fresh AVTS.
+
+    The audio MLP leads into the language model's space, so the resampler is made as wide as that. The connector of
+    VideoLLaMA 2 has no MLP over single patches of the picture: that one is fresh, as are TLP and AVTS. Train them with
+    the recipe `videollama2/align-avts`.
+
+    Args:
+        source: folder written by `saven convert videollama2`, of a model that hears, with Qwen2.
+        output_dir: where to write the model folder; must not hold one yet.
+        settings: fields of `SAVEnVideoConfig` that shall differ from the 7B's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelNotFoundError: `source` is no such model.
+        FileExistsError: `output_dir` holds a model already.
+    """
+    output = _fresh(output_dir)
+    base, donor = load(source, "cpu", dtype)
+    if base.config.resampler_type != "stc" or not base.config.has_audio_tower:
+        raise ModelNotFoundError(
+            f"{os.fspath(source)!r} is no audio-visual VideoLLaMA 2: convert one with `saven convert videollama2`."
+        )
+    if TURN_START not in (donor.chat_template or ""):
+        raise ModelNotFoundError(
+            f"The language model of {os.fspath(source)!r} does not speak ChatML, in which the questions of a prompt "
+            "are told from its answers: take one with Qwen2."
+        )
+    inner, text = base.model, base.config.text_config
+    template = SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b")).connector_settings()
+    taken = {name: getattr(base.config, name) for name in ("vision_feature_layer", "image_mean", "image_std")}
+    taken |= {name: getattr(base.config, name) for name in PLACEHOLDER_TOKENS}
+    taken |= {"resampler_hidden_size": text.hidden_size, "vision_config": inner.vision_tower.config}
+    taken |= {"audio_config": inner.audio_tower.config, "text_config": text}
+    config = SAVEnVideoConfig(**{**template, **taken, **settings})
+    model = SAVEnVideoForConditionalGeneration.assemble(
+        config,
+        inner.vision_tower,
+        inner.audio_tower,
+        inner.language_model,
+        base.lm_head,
+        base.generation_config,
+        dtype,
+    )
+    audio_mlp = inner.resampler.audio_mlp.state_dict()
+    if config.resampler_hidden_size == text.hidden_size:
+        model.model.resampler.audio_mlp.load_state_dict(audio_mlp)
+    else:
+        logger.warning(
+            "The audio MLP is new: resampler_hidden_size=%d is not the %d of the language model.",
+            config.resampler_hidden_size,
+            text.hidden_size,
+        )
+    processor = SAVEnVideoProcessor.from_components(donor.tokenizer, config=config)
+    processor.save_pretrained(output)
+    model.save_pretrained(output, max_shard_size=max_shard_size)
+    return output
+
+
+def _fresh(output_dir: str | os.PathLike) -> Path:
+    output = Path(output_dir)
+    if (output / "config.json").exists():
+        raise FileExistsError(f"{output} already holds a model: choose another folder, or remove it first.")
+    return output
+
+
 def init_7b(
     output_dir: str | os.PathLike,
     vision: str = "google/siglip-so400m-patch14-384",
@@ -150,6 +227,8 @@ def init_7b(
     text: str = "Qwen/Qwen2-7B-Instruct",
     dtype: torch.dtype = torch.bfloat16,
     max_shard_size: str = "5GB",
+    speech: str | os.PathLike | None = None,
+    like: str = "savenvideo-7b",
 ) -> Path:
     """Assemble the paper's 7B from its published parts (SigLIP, BEATs, Qwen2) and a fresh connector.
 
@@ -160,24 +239,30 @@ def init_7b(
         text: folder or Hub id of the language model.
         dtype: of the weights on disk.
         max_shard_size: of one weight file.
+        speech: folder or Hub id of a Whisper checkpoint, for a speech tower beside BEATs.
+        like: folder of `hub_configs/` whose connector and processor settings are taken, such as "favor-7b".
 
     Returns:
         The folder: weights, config, processor, chat template.
     """
-    output = Path(output_dir)
-    if (output / "config.json").exists():
-        raise FileExistsError(f"{output} already holds a model: choose another folder, or remove it first.")
-    for part, name in (("vision", vision), ("audio", audio), ("text", text)):
+    output = _fresh(output_dir)
+    for part, name in (("vision", vision), ("audio", audio), ("text", text), ("speech", speech)):
+        if name is None:
+            continue
         if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
             raise ModelNotFoundError(f"The {part} component {os.fspath(name)!r} has no config.json.")
         model_type(name)
-    template = SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b"))
+    template = SAVEnVideoConfig.from_pretrained(config_folder(like))
+    frames = SAVEnVideoVideoProcessor.from_pretrained(config_folder(like))
     tokenizer = AutoTokenizer.from_pretrained(text)
     model = SAVEnVideoForConditionalGeneration.from_components(
-        vision, audio, text, tokenizer=tokenizer, dtype=dtype, **template.connector_settings()
+        vision, audio, text, tokenizer=tokenizer, dtype=dtype, speech=speech, **template.connector_settings()
     )
     processor = SAVEnVideoProcessor.from_components(
-        tokenizer, config=model.config, feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio)
+        tokenizer,
+        config=model.config,
+        feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio),
+        **{name: getattr(frames, name) for name in ("sampling", "num_frames", "fps", "max_frames")},
     )
     output.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(output)

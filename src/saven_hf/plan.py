@@ -10,12 +10,15 @@ import torch
 
 from .hub import ModelNotFoundError, model_type, resolve_model, usable_device
 from .savenvideo import (
+    SAVEnVideoBeatsFeatureExtractor,
     SAVEnVideoConfig,
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoVideoProcessor,
 )
-from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, PATCH_CENTRE_US, PATCH_STEP_US, TokenLayout
+from .savenvideo.feature_extraction_speech import SAVEnVideoSpeechFeatureExtractor
+from .savenvideo.layout import SPEECH_TOKENS_PER_COLUMN, TokenLayout, Window
 from .savenvideo.media import Media, open_media
+from .savenvideo.published_videollama2 import CLIPS_SECONDS
 
 
 SAMPLING_RATE = 16_000
@@ -78,7 +81,7 @@ def plan(
         question_times: times that the question names (2 if it names none: start and end).
         prompt_tokens, answer_tokens: length of the question with its template, and of the answer.
         device, dtype: where it will run; the GPU in bfloat16 if there is one, else the CPU in float32.
-        sampling: `sampling`, `num_frames`, `fps`, `max_frames`, as for the processor.
+        sampling: `sampling`, `num_frames`, `fps`, `max_frames`, `preprocessing`, as for the processor.
     """
     name = resolve_model(model)
     device = usable_device(device)
@@ -88,51 +91,65 @@ def plan(
         raise ModelNotFoundError(f"{name!r} is a model of type {found!r}; this plans for 'savenvideo' models.")
     config = SAVEnVideoConfig.from_pretrained(name)
     processing = SAVEnVideoVideoProcessor.from_pretrained(name)
-    for option in ("sampling", "num_frames", "fps", "max_frames"):
-        sampling[option] = sampling[option] if sampling.get(option) is not None else getattr(processing, option)
+    settings = processing.settings(**sampling)
+    if not config.has_audio_tower:
+        settings["use_audio_in_video"] = False
 
     size = config.vision_config.image_size
+    [source] = processing.list_sources(video, settings)
+    with processing.open(source, settings, sampling_rate=SAMPLING_RATE) as clip:
+        frame_times, duration = clip.frame_times, clip.duration
+        columns = SAVEnVideoBeatsFeatureExtractor.from_pretrained(name).column_times(
+            clip.num_samples, clip.sound_start
+        )
+        audio_seconds = clip.num_samples / SAMPLING_RATE
+        speech = SAVEnVideoSpeechFeatureExtractor.of(config)
+        speech_columns = speech.column_times(clip.num_samples, clip.sound_start) if speech is not None else []
     with open_media(video) as media:
-        frame_times = media.sample_times(**sampling) if media.has_video else []
-        columns, audio_seconds = _audio_columns(media)
+        if media.kind == "video" and settings["preprocessing"] == "videollama2":
+            audio_seconds = min(audio_seconds, CLIPS_SECONDS, duration / 1e6)
         decode_seconds = _decode_seconds(media, frame_times, size, audio_seconds)
-        duration = media.duration
     layout = TokenLayout.from_config(config)
-    windows = layout.plan(frame_times, columns, duration)
-    tokens = layout.num_tokens(frame_times, columns, duration, question_times if duration else 0)
+    windows = layout.plan(frame_times, columns, duration, speech_columns)
+    tokens = layout.num_tokens(frame_times, columns, duration, question_times if duration else 0, speech_columns)
 
     with torch.device("meta"):
         skeleton = SAVEnVideoForConditionalGeneration(config)
     item = dtype.itemsize
     parameters = skeleton.num_parameters()
     prompt = tokens + prompt_tokens
-    text, resampler = config.text_config, skeleton.model.resampler
+    text = config.text_config
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * (prompt + answer_tokens)
 
     patches, bands = config.patches_per_frame, config.audio_bands
-    largest_keys = max((len(w.frames) * (patches + 1) + len(w.columns) * (bands + 1) for w in windows), default=0)
-    keys = len(frame_times) * (patches + 1) + len(columns) * (bands + 1)
     width = config.resampler_hidden_size
+    connector_flops, largest_rows = _connector_cost(skeleton, layout, windows)
     batch = min(config.tower_batch_size, max((len(w.frames) for w in windows), default=0))
     # Keys, their positions, and K and V of one layer; the tower's activations are a few times its widest layer.
-    encode = largest_keys * width * 4 + batch * patches * (
+    encode = largest_rows * width * 4 + batch * patches * (
         6 * config.vision_config.hidden_size + 2 * config.vision_config.intermediate_size
     )
     encode_bytes = encode * item + max((len(w.frames) for w in windows), default=0) * 3 * size * size
-    pooled = len(frame_times) + audio_seconds
+    pooled = len(frame_times) + audio_seconds if config.resampler_type == "avts" else 0
 
     decoder_parameters = sum(p.numel() for p in skeleton.model.language_model.parameters()) - (
         skeleton.get_input_embeddings().weight.numel()
     )
     flops = {
         "vision": _transformer_flops(skeleton.model.vision_tower, config.vision_config, len(frame_times), patches),
-        "audio": _transformer_flops(skeleton.model.audio_tower, config.audio_config, len(columns) / 62, 62 * bands),
-        "resampler": 2.0 * keys * (_size(resampler.visual_mlp) + 2 * config.resampler_layers * width**2)
-        + 4.0 * keys * config.queries_per_window * width * config.resampler_layers,
+        "audio": _transformer_flops(skeleton.model.audio_tower, config.audio_config, len(columns) / 62, 62 * bands)
+        if config.has_audio_tower
+        else 0.0,
+        "resampler": connector_flops,
         "prefill": 2.0 * decoder_parameters * prompt + 2.0 * text.num_hidden_layers * prompt**2 * text.hidden_size,
         "generate": 2.0 * (decoder_parameters + text.vocab_size * text.hidden_size) * answer_tokens,
     }
+    if config.speech_config is not None:
+        # Every window is filled up to its full length.
+        length = config.speech_config.max_source_positions
+        sequences = -(-len(speech_columns) * SPEECH_TOKENS_PER_COLUMN // length)
+        flops["speech"] = _transformer_flops(skeleton.model.speech_tower, config.speech_config, sequences, length)
     speed = _flops_per_second(device, dtype)
     seconds = {"decode": decode_seconds, **{part: value / speed for part, value in flops.items()}}
     return Plan(
@@ -156,15 +173,31 @@ def plan(
     )
 
 
-def _audio_columns(media: Media) -> tuple[list[int], float]:
-    """Centre times of the patch columns of a file's track, and its length in seconds."""
-    if not media.has_audio:
-        return [], 0.0
-    samples = media.num_audio_samples(SAMPLING_RATE)
-    step = FBANK_FRAMES_PER_PATCH * SAMPLING_RATE // 100
-    _, start = media.audio(0, 0)
-    columns = [start + PATCH_STEP_US * column + PATCH_CENTRE_US for column in range(-(-samples // step))]
-    return columns, samples / SAMPLING_RATE
+def _connector_cost(
+    skeleton: SAVEnVideoForConditionalGeneration, layout: TokenLayout, windows: list[Window]
+) -> tuple[float, int]:
+    """Operations of the connector, and the most rows of its width that it holds at once."""
+    config, connector = skeleton.config, skeleton.model.resampler
+    patches, bands = config.patches_per_frame, config.audio_bands
+    kinds = ("frames", "columns", "speech")
+    frames, columns, speech = (sum(len(getattr(window, kind)) for window in windows) for kind in kinds)
+    if config.resampler_type == "stc":
+        cells = sum(len(layout.stc_steps(window)) for window in windows) * layout.stc_cells
+        flops = 2.0 * frames * patches * _size(connector.s1) + 2.0 * columns * bands * _size(connector.audio_mlp)
+        flops += 2.0 * cells * sum(map(_size, (connector.sampler, connector.s2, connector.readout)))
+        return flops, max((len(layout.stc_frames(window)) * patches for window in windows), default=0)
+    keys = frames * (patches + 1) + columns * (bands + 1) + speech * (SPEECH_TOKENS_PER_COLUMN + 1)
+    flops = 2.0 * keys * _size(connector.visual_mlp)
+    if config.resampler_type == "avts":
+        width, layers = config.resampler_hidden_size, config.resampler_layers
+        flops += 4.0 * keys * layers * width**2 + 4.0 * keys * config.queries_per_window * width * layers
+    if config.resampler_type == "causal_qformer":
+        rows, width = connector.row_position.shape
+        resolutions = 1 if config.qformer_low_steps is None else 2
+        layers = resolutions * len(connector.layers)
+        flops += len(windows) * layers * (2.0 * rows * _size(connector.layers[0]) + 4.0 * rows**2 * width)
+        return flops, rows * len(connector.blocks)
+    return flops, max((len(w.frames) * (patches + 1) + len(w.columns) * (bands + 1) for w in windows), default=0)
 
 
 def _decode_seconds(media: Media, frame_times: list[int], size: int, audio_seconds: float) -> float:

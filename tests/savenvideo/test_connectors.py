@@ -35,8 +35,8 @@ def shaken_model(seed=0, scale=0.3, **settings):
     """A tiny model whose connector's weights are so large that every term counts."""
     model = tiny_model(**settings)
     generator = torch.Generator().manual_seed(seed)
-    for module in (model.model.resampler, model.model.temporal_projection):
-        for parameter in module.parameters():
+    for name, parameter in model.model.named_parameters():
+        if name.startswith(("resampler.", "temporal_projection.")):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
     return model
 

@@ -9,8 +9,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     LlamaConfig,
@@ -24,6 +22,8 @@ from transformers import (
     SiglipTextConfig,
     SiglipVisionConfig,
     SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from saven_hf.savenvideo.modeling_beats import SAVEnVideoBeatsModel
@@ -243,8 +243,8 @@ def test_a_loaded_language_model_does_not_name_its_tokenizer(folders):
 
 def test_a_vision_model_of_another_kind(folders):
     parts = components(folders)
-    CLIPVisionModel(CLIPVisionConfig(**VISION, image_size=28)).save_pretrained(parts["vision"])
-    with pytest.raises(ValueError, match="clip_vision_model.*siglip_vision_model"):
+    ViTModel(ViTConfig(**VISION, image_size=28)).save_pretrained(parts["vision"])
+    with pytest.raises(ValueError, match="vit.*siglip_vision_model"):
         SAVEnVideoForConditionalGeneration.from_components(**parts, **CONNECTOR)
 
 

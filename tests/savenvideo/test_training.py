@@ -4,6 +4,7 @@ import pytest
 import torch
 from batches import gap, inputs_for, logits_of
 from clip import render
+from kinds import KINDS
 from tiny import VIDEO, tiny_model, video_media
 
 import saven_hf
@@ -143,7 +144,7 @@ class Collator:
 
 
 class TestSFTTrainer:
-    def train(self, tmp_path, model, **settings):
+    def train(self, tmp_path, model, collator=None, **settings):
         trl = pytest.importorskip("trl", reason="needs trl: pip install 'saven-hf[train]'")
         datasets = pytest.importorskip("datasets", reason="needs datasets: pip install 'saven-hf[train]'")
         from test_hub_form import tiny_tokenizer
@@ -170,7 +171,7 @@ class TestSFTTrainer:
             model=model,
             args=trl.SFTConfig(**settings),
             train_dataset=datasets.Dataset.from_dict({"sample": [0, 1, 2]}),
-            data_collator=Collator(tiny_model()),
+            data_collator=collator or Collator(tiny_model()),
             processing_class=tokenizer,
         )
         trainer.train()
@@ -191,6 +192,20 @@ class TestSFTTrainer:
         assert any("resampler" in name for name in changed) and any("temporal_projection" in name for name in changed)
         if adapters:
             assert all(".lora_" in name or ".modules_to_save." in name for name in changed)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_step_with_adapters_for_every_connector(self, tmp_path, kind):
+        """On rows without a medium, with picture and sound, and with the picture alone."""
+        model = tiny_model(**KINDS[kind])
+        present = [name for name in CONNECTOR if getattr(model.model, name) is not None]
+        config = peft.LoraConfig(r=4, target_modules=TARGETS, modules_to_save=present)
+        adapted = peft.get_peft_model(model, config)
+        before = state_of(adapted)
+        _, losses = self.train(tmp_path, adapted, Collator(tiny_model(**KINDS[kind])))
+        assert losses[1] < losses[0]
+        changed = {name for name, value in state_of(adapted).items() if not torch.equal(value, before[name])}
+        assert any(".lora_B" in name for name in changed) and any("resampler.modules_to_save" in n for n in changed)
+        assert all(".lora_" in name or ".modules_to_save." in name for name in changed)
 
     def test_the_loss_sees_the_media(self, tmp_path):
         """trl computes the loss from the base model's hidden states: media must get there."""

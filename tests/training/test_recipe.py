@@ -35,6 +35,7 @@ def test_overrides_and_own_data(tmp_path):
         ({"learnig_rate": 1}, "no key 'learnig_rate' (did you mean 'learning_rate'?)"),
         ({"lora": {"rank": 4}}, "no key 'lora.rank'"),
         ({"data": [{"paths": "x"}]}, "no key 'data[0].paths' (did you mean 'path'?)"),
+        ({"data": [{"path": "a", "use_audio": "no"}]}, "data[0].use_audio must be true or false"),
         ({"stage": "align-vision"}, "stage is 'align-vision' (did you mean 'align-visual'?)"),
         ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
         ({"global_batch_size": 1.5}, "global_batch_size must be a whole number, got 1.5"),

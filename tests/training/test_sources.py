@@ -180,3 +180,17 @@ class TestStreams:
         assert sorted(seen[0] + seen[1]) == sorted(f"a{number}" for number in range(24))
         if not workers:
             assert seen[0] == [f"a{number}" for number in range(0, 24, 2)]
+
+
+def test_a_source_may_leave_the_sound_of_its_videos_out(tmp_path):
+    videos = [{"type": "video", "video": "clip.mp4"}, {"type": "audio", "audio": "clip.mp4"}]
+    row = {"messages": [{"role": "user", "content": [*videos, {"type": "text", "text": "?"}]}]}
+    row["messages"].append({"role": "assistant", "content": "x"})
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    heard, seen = (
+        open_source(DataSource(path=str(tmp_path / "rows.jsonl"), use_audio=use))[0]["messages"][0]["content"]
+        for use in (True, False)
+    )
+    path = str(tmp_path / "clip.mp4")
+    assert seen[0]["video"] == {"path": path, "use_audio": False} and seen[1] == heard[1]

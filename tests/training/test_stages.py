@@ -3,7 +3,9 @@
 import pytest
 import torch
 from batches import gap
-from small import feature_rows, save_small_model, small_model
+from clip import render
+from kinds import STC_AS_PUBLISHED
+from small import feature_rows, save_small_model, small_model, talk
 
 from saven_hf import SAVEnVideoForConditionalGeneration
 from saven_hf.training.collator import SAVEnVideoCollator
@@ -48,6 +50,25 @@ def logits(model, processor, rows):
     inputs = {name: batch[name] for name in batch if name not in ("labels", "loss_weights")}
     with torch.no_grad():
         return model.eval()(**inputs).logits
+
+
+def test_the_joint_stage_trains_all_but_the_vision_tower(tmp_path):
+    """VideoLLaMA 2's last stage, on rows with picture and sound, and from files whose sound is left out."""
+    start = save_small_model(tmp_path / "start", **STC_AS_PUBLISHED)
+    model, processor = load_for_training(start)
+    assert model.model.temporal_projection is None
+    before = weights(model)
+    render(tmp_path / "clip.mp4")
+    rows = [
+        {"messages": talk("What is seen?", "a shape", {"type": "video", "video": str(tmp_path / "clip.mp4")})},
+        {"messages": talk("What is heard?", "a tone", {"type": "audio", "audio": str(tmp_path / "clip.mp4")})},
+    ]
+    result = train(recipe(start, tmp_path / "out", stage="joint"), rows)
+    trained = SAVEnVideoForConditionalGeneration.from_pretrained(result.model)
+    changed = {name for name, tensor in weights(trained).items() if not torch.equal(tensor, before[name])}
+    for part in ("resampler.s1", "resampler.readout", "resampler.audio_mlp", "language_model.layers", "audio_tower"):
+        assert any(part in name for name in changed), part
+    assert "lm_head.weight" in changed and not any("vision_tower" in name for name in changed)
 
 
 @pytest.mark.parametrize(

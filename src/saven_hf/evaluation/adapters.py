@@ -79,6 +79,8 @@ class MemoryAdapter:
             "max_new_tokens": max_new_tokens,
             "frames": {name: frames[name] for name in ("sampling", "num_frames", "fps", "max_frames")},
         }
+        if frames["preprocessing"] != "whole":
+            self.settings["frames"]["preprocessing"] = frames["preprocessing"]
 
     def watch(self, media: Path, control: Control) -> Watched:
         heard = {"use_audio_in_video": False} if control.no_audio else {}

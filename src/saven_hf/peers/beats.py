@@ -4,8 +4,6 @@ The file is read as data only: tensors and plain containers. Nothing in it can r
 """
 
 import os
-import pickle
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from ..savenvideo.configuration_beats import SAVEnVideoBeatsConfig
 from ..savenvideo.feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from ..savenvideo.modeling_beats import SAVEnVideoBeatsModel
+from .checkpoint import CheckpointError, ConversionReport, check_fit, load_tensors_only, some
 
 
 # Published cfg name -> ours, with the default of the published BEATsConfig, which applies where a cfg leaves it out.
@@ -78,27 +77,6 @@ WEIGHT_NORM_KEYS = (
 )
 
 
-class CheckpointError(ValueError):
-    """The file is no BEATs checkpoint that can be converted; the message says what is wrong with it."""
-
-
-@dataclass
-class BeatsConversionReport:
-    """What became of a checkpoint: every published key is either in `used` or in `left_out`."""
-
-    output_dir: str
-    used: dict[str, str] = field(default_factory=dict)  # published key -> key of SAVEnVideoBeatsModel
-    left_out: dict[str, str] = field(default_factory=dict)  # published key or cfg field -> why
-    num_parameters: int = 0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.used)} tensors converted, {self.num_parameters / 1e6:.1f} M parameters, in {self.output_dir}"
-        ]
-        lines += [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
-        return "\n".join(lines)
-
-
 def _check_plain(value: Any, where: str, depth: int = 0) -> None:
     """Refuses whatever is not a tensor, a number, a string or a container of these."""
     if depth > MAX_NESTING:
@@ -128,21 +106,7 @@ def load_beats_checkpoint(checkpoint: str | os.PathLike) -> dict[str, Any]:
         CheckpointError: the file does not exist, holds anything but tensors and plain containers, or is no BEATs file.
     """
     path = Path(checkpoint)
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} was not read: it asks for more than tensors and plain containers, which could run code. BEATs "
-            "checkpoints never do; get the file from its authors again."
-        ) from None
-    except Exception as error:
-        # torch answers a broken or foreign file with whatever its readers stumble on (EOFError, RuntimeError, ...).
-        raise CheckpointError(
-            f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__} when reading it)."
-        ) from None
-
+    content = load_tensors_only(path)
     _check_plain(content, path.name)
     for name in ("cfg", "model"):
         if not isinstance(content, dict) or not isinstance(content.get(name), dict):
@@ -180,7 +144,7 @@ def beats_config(cfg: dict[str, Any]) -> tuple[SAVEnVideoBeatsConfig, dict[str, 
         raise CheckpointError(f"The checkpoint's cfg describes no encoder we can build: {error}") from error
 
 
-def _fold_weight_norm(magnitude: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+def _fold_weight_norm(magnitude: torch.Tensor, direction: torch.Tensor, eps: float = 0.0) -> torch.Tensor:
     """Weight of the position convolution: one magnitude per kernel position (weight norm with `dim=2`)."""
     if direction.ndim != 3 or magnitude.shape != (1, 1, direction.shape[2]):
         raise CheckpointError(
@@ -188,7 +152,8 @@ def _fold_weight_norm(magnitude: torch.Tensor, direction: torch.Tensor) -> torch
             f"{tuple(direction.shape)}; expected (1, 1, kernel size)."
         )
     exact = direction.double()
-    return (magnitude.double() * exact / exact.norm(dim=(0, 1), keepdim=True)).to(direction.dtype)
+    norm = (exact.square().sum((0, 1), keepdim=True) + eps).sqrt()
+    return (magnitude.double() * exact / norm).to(direction.dtype)
 
 
 def _our_key(key: str) -> str | None:
@@ -212,15 +177,19 @@ def _our_key(key: str) -> str | None:
 
 
 def convert_beats_state_dict(
-    state_dict: dict[str, torch.Tensor], report: BeatsConversionReport
+    state_dict: dict[str, torch.Tensor], report: ConversionReport, norm_eps: float = 0.0
 ) -> dict[str, torch.Tensor]:
-    """Renames a published state dict to our keys, folds the weight norm, and notes in `report` what went where."""
+    """Renames a published state dict to our keys, folds the weight norm, and notes in `report` what went where.
+
+    Args:
+        norm_eps: added to the square of the norm in the weight norm; 0 in BEATs itself.
+    """
     remaining = dict(state_dict)
     converted: dict[str, torch.Tensor] = {}
     for magnitude_key, direction_key in WEIGHT_NORM_KEYS:
         if magnitude_key in remaining and direction_key in remaining:
             target = "encoder.pos_conv.conv.weight"
-            converted[target] = _fold_weight_norm(remaining.pop(magnitude_key), remaining.pop(direction_key))
+            converted[target] = _fold_weight_norm(remaining.pop(magnitude_key), remaining.pop(direction_key), norm_eps)
             report.used[magnitude_key] = report.used[direction_key] = target
 
     unexpected = []
@@ -239,15 +208,11 @@ def convert_beats_state_dict(
         else:
             raise CheckpointError(f"{key} differs from the table of the first layer, which all layers should share.")
     if unexpected:
-        raise CheckpointError(f"The checkpoint has {len(unexpected)} keys that BEATs has not: {_some(unexpected)}.")
+        raise CheckpointError(f"The checkpoint has {len(unexpected)} keys that BEATs has not: {some(unexpected)}.")
     return converted
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(sorted(names)[:6]) + (", ..." if len(names) > 6 else "")
-
-
-def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) -> BeatsConversionReport:
+def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) -> ConversionReport:
     """Converts a published BEATs `.pt` file to a folder for `AutoModel` and `AutoFeatureExtractor`.
 
     Args:
@@ -262,7 +227,7 @@ def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) 
     """
     content = load_beats_checkpoint(checkpoint)
     config, left_out = beats_config(content["cfg"])
-    report = BeatsConversionReport(output_dir=str(output_dir), left_out=left_out)
+    report = ConversionReport(output_dir=str(output_dir), left_out=left_out)
     for name in content.keys() - {"cfg", "model"}:
         report.left_out[str(name)] = (
             "labels of the AudioSet head" if name == "label_dict" else "no part of the encoder"
@@ -272,21 +237,7 @@ def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) 
     with torch.device("meta"):
         model = SAVEnVideoBeatsModel(config)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    missing = [key for key in expected if key not in converted]
-    surplus = [key for key in converted if key not in expected]
-    if missing or surplus:
-        raise CheckpointError(
-            "The checkpoint's tensors do not fit its cfg."
-            + (f" Missing: {_some(missing)}." if missing else "")
-            + (f" Not in this architecture: {_some(surplus)}." if surplus else "")
-        )
-    for key, shape in expected.items():
-        if converted[key].shape != shape:
-            raise CheckpointError(
-                f"{key} has the shape {tuple(converted[key].shape)}, but the checkpoint's cfg asks for {tuple(shape)}."
-            )
-        if not converted[key].is_floating_point() or not torch.isfinite(converted[key]).all():
-            raise CheckpointError(f"{key} holds values that are not finite floating-point numbers.")
+    check_fit(converted, expected, "the checkpoint's cfg")
 
     model.load_state_dict(converted, assign=True)
     report.num_parameters = sum(parameter.numel() for parameter in model.parameters())

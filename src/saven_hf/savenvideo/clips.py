@@ -23,6 +23,7 @@ from transformers.video_utils import VideoMetadata, convert_to_rgb
 from .layout import NO_TIME
 from .media import open_media
 from .media_errors import MediaError, NoAudioError, UnsupportedMediaError
+from .published_videollama2 import PublishedClip, frame_indices
 from .times import LONGEST
 from .tower_features import is_tower_features
 
@@ -49,6 +50,7 @@ class Clip:
         duration: in microseconds; 0 if unknown.
         num_samples: length of its sound; 0 if it has none.
         sound_start: time of the first sample in microseconds.
+        channels: of the sound as it is stored.
         memory: the `VideoMemory` or `TowerFeatures` that stands for the medium, if one does.
     """
 
@@ -56,6 +58,7 @@ class Clip:
     duration: int
     num_samples: int = 0
     sound_start: int = 0
+    channels: int = 1
     memory = None
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
@@ -138,7 +141,7 @@ class FileClip(Clip):
                     for time in part
                 )
             self.num_samples = last - self._first_sample
-            self.sound_start = self._time_of(0)
+            self.sound_start, self.channels = self._time_of(0), media.channels
 
     def frames(self, indices):
         size = self._settings["size"] if self._settings["do_resize"] else None
@@ -177,7 +180,8 @@ def is_memory(value: Any) -> bool:
 def is_file(value: Any) -> bool:
     """A path, bytes, a file object, or the `{"path", "bytes"}` of an undecoded column of `datasets`.
 
-    Such a dict may also have `start` and `end`, in seconds: of a part of the file, whose clock stays the file's.
+    Such a dict may also have `start` and `end`, in seconds: of a part of the file, whose clock stays the file's; and
+    `use_audio`, False to leave the sound of this video out.
     """
     if isinstance(value, Mapping):
         return "path" in value or "bytes" in value
@@ -423,6 +427,8 @@ def open_video(
 ) -> Clip:
     """Open one video of any form (see `list_videos`) and choose its frames.
 
+    With `preprocessing="videollama2"` of the settings it is seen and heard as VideoLLaMA 2 does.
+
     Args:
         settings: of `SAVEnVideoVideoProcessor`.
         sample_frames: its method of that name, for frames in memory.
@@ -431,6 +437,13 @@ def open_video(
     """
     if is_memory(video):
         return MemoryClip(video)
+    if _as_published(settings):
+        inner = {**settings, "do_resize": False, "preprocessing": "whole"}
+        if is_file(video):
+            inner["sampling"] = "published"
+        return PublishedClip(
+            open_video(video, inner, sample_frames, metadata, frame_times, sampling_rate), settings, is_video=True
+        )
     if is_file(video):
         if frame_times is not None:
             raise ValueError("`frame_times` were given for a file, but a file knows the times of its frames.")
@@ -465,6 +478,9 @@ def _open_video_file(video, settings, sampling_rate) -> Clip:
             times = [NO_TIME]
         elif media.has_video and settings["do_sample_frames"] is False:
             times = [time for time in media.frame_times() if part is None or part[0] <= time < part[1]]
+        elif media.has_video and settings["sampling"] == "published":
+            shown = [time for time in media.frame_times() if part is None or part[0] <= time < part[1]]
+            times = [shown[index] for index in frame_indices(len(shown), settings["num_frames"])] if shown else []
         elif media.has_video:
             times = media.sample_times(
                 sampling=settings["sampling"],
@@ -474,7 +490,9 @@ def _open_video_file(video, settings, sampling_rate) -> Clip:
                 spans=settings["spans"],
                 part=part,
             )
-        return FileClip(media, times, settings, settings["use_audio_in_video"], sampling_rate, part)
+        silenced = isinstance(video, Mapping) and video.get("use_audio") is False
+        with_sound = settings["use_audio_in_video"] and not silenced
+        return FileClip(media, times, settings, with_sound, sampling_rate, part)
     except BaseException:
         media.close()
         raise
@@ -484,6 +502,9 @@ def open_image(image: Any, settings: Mapping[str, Any]) -> Clip:
     """Open one image: a frame without time."""
     if is_memory(image):
         return MemoryClip(image)
+    if _as_published(settings):
+        inner = {**settings, "do_resize": False, "preprocessing": "whole"}
+        return PublishedClip(open_image(image, inner), settings, is_video=False)
     if not is_file(image):
         frames = to_frames([image], settings["input_data_format"])
         return ArrayClip(frames, [NO_TIME])
@@ -498,10 +519,13 @@ def open_image(image: Any, settings: Mapping[str, Any]) -> Clip:
         raise
 
 
-def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Clip:
+def open_sound(
+    audio: Any, waveform_rate: int | None, sampling_rate: int, settings: Mapping[str, Any] | None = None
+) -> Clip:
     """Open one sound: a file (of a video, its sound alone) or a waveform.
 
     Args:
+        settings: of `SAVEnVideoVideoProcessor`; without them all of the sound is heard.
         waveform_rate: of a waveform that does not say its own, in Hz; None if unknown.
         sampling_rate: that the sound is wanted at, in Hz.
     """
@@ -509,6 +533,8 @@ def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Cli
         audio = audio.without_picture()
     if is_memory(audio):
         return MemoryClip(audio)
+    if settings is not None and _as_published(settings):
+        return PublishedClip(open_sound(audio, waveform_rate, sampling_rate), settings, is_video=False)
     if is_file(audio):
         media = _open_media(audio)
         try:
@@ -524,6 +550,10 @@ def open_sound(audio: Any, waveform_rate: int | None, sampling_rate: int) -> Cli
         waveform_rate, audio = audio.get("sampling_rate", waveform_rate), audio["array"]
     sound = {"waveform": to_waveform(audio, waveform_rate, sampling_rate), "sound_start": 0}
     return ArrayClip(**sound, duration=_sound_end(sound, sampling_rate))
+
+
+def _as_published(settings: Mapping[str, Any]) -> bool:
+    return settings["preprocessing"] == "videollama2"
 
 
 def _open_media(source: Any):

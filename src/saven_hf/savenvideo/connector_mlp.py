@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .connector_base import Connector, DatedTokens, Questions, WindowIndex
+from .connector_base import Connector, DatedTokens, Questions, WindowIndex, in_order
 from .layout import NO_TIME
 
 
 class MLPConnector(Connector):
-    """No attention: the dated tokens themselves, in order of time.
+    """No attention: the dated tokens themselves, in the order that `token_order` names.
 
     "mlp" keeps every token (the paper's ablation read literally), "mlp_pool" averages a window's tokens to the
     budget of the resampler (our decision).
@@ -22,16 +22,14 @@ class MLPConnector(Connector):
         window_tokens = []
         for window in range(len(windows.start)):
             entries, dates = [], []
-            for states, hidden_time, times, valid in rows:
+            for _, states, hidden_time, times, valid in rows:
                 keep = valid[window]
                 content = states[window][keep]
-                if self.config.time_fusion != "add" and windows.start[window] != NO_TIME:
+                if self.config.has_time_tokens and windows.start[window] != NO_TIME:
                     content = torch.cat([hidden_time[window][keep][:, None], content], dim=1)
                 entries.extend(content)
                 dates.append(times[window][keep])
-            # Undated windows keep picture before sound: the sort is stable and all their dates are equal.
-            order = torch.cat(dates).argsort(stable=True).tolist()
-            sequence = torch.cat([entries[index] for index in order])
+            sequence = in_order(entries, torch.cat(dates), self.config.token_order)
             if self.config.resampler_type == "mlp_pool":
                 sequence = F.adaptive_avg_pool1d(sequence.T[None], self.config.queries_per_window)[0].T
             window_tokens.append(self.to_language_model(sequence))

@@ -11,7 +11,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType, logging
 
-from .layout import NO_TIME
+from .layout import NO_TIME, audio_column_times
 
 
 logger = logging.get_logger(__name__)
@@ -157,6 +157,8 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         patches_per_window (`int`): Patch columns of a full window.
         mean (`float`): Mean of the published fbanks, subtracted.
         std (`float`): Their standard deviation; BEATs divides by twice this.
+        fbank_dtype (`str`): Of the fbanks before they are normalised: "float32", or "bfloat16" as VideoLLaMA 2 was
+            trained on. They come out as float32 either way.
     """
 
     model_input_names = ["input_features", "input_features_mask", "audio_times"]
@@ -170,6 +172,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         patches_per_window: int = 62,
         mean: float = 15.41663,
         std: float = 6.55582,
+        fbank_dtype: str = "float32",
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
@@ -179,6 +182,9 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"`patch_size` ({patch_size}) and `patches_per_window` ({patches_per_window}) must be at least 1."
             )
+        if fbank_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"`fbank_dtype` must be 'float32' or 'bfloat16', got {fbank_dtype!r}.")
+        self.fbank_dtype = fbank_dtype
         self.patch_size = patch_size
         self.patches_per_window = patches_per_window
         self.mean = mean
@@ -197,6 +203,21 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
     def num_windows(self, num_samples: int) -> int:
         """Windows that a track of `num_samples` makes."""
         return math.ceil(self.num_patches(num_samples) / self.patches_per_window)
+
+    def column_times(self, num_samples: int, start: int) -> list[int]:
+        """Centre times of the patch columns of a track, from its length alone; microseconds.
+
+        Args:
+            start: time of its first sample, or `NO_TIME`.
+        """
+        if not num_samples:
+            return []
+        patches, per_window = self.num_patches(num_samples), self.patches_per_window
+        windows = range(math.ceil(patches / per_window))
+        frames = [min(per_window, patches - window * per_window) * self.patch_size for window in windows]
+        step = self.frames_per_window * FRAME_SHIFT_US
+        starts = [start if start == NO_TIME else start + window * step for window in windows]
+        return audio_column_times(starts, frames)
 
     def _patch_samples(self) -> tuple[int, int]:
         """Samples from one patch to the next (2560), and how far its last frame reaches into the next (240)."""
@@ -240,7 +261,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"The sound is sampled at {sampling_rate} Hz, but {self.__class__.__name__} takes "
                 f"{self.sampling_rate} Hz: resample it first."
             )
-        tracks = [self._check_track(track, index) for index, track in enumerate(self._split_batch(raw_speech))]
+        tracks = self.list_tracks(raw_speech)
         if start_times is None:
             start_times = [0] * len(tracks)
         elif np.ndim(start_times) == 0:
@@ -258,7 +279,8 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         shift, overhang = self._patch_samples()
         for row, (track, start, count) in enumerate(zip(tracks, start_times, patches, strict=True)):
             track = torch.nn.functional.pad(track, (0, count * shift + overhang - track.shape[0]))
-            fbank = kaldi_fbank(track, self.sampling_rate, self.feature_size).sub_(self.mean).div_(2 * self.std)
+            fbank = kaldi_fbank(track, self.sampling_rate, self.feature_size)
+            fbank = fbank.to(getattr(torch, self.fbank_dtype)).float().sub_(self.mean).div_(2 * self.std)
             # A frame depends on its own samples alone, so the windows' frames are the track's frames in a row.
             features[row].view(-1, self.feature_size)[: fbank.shape[0]] = fbank
             mask[row].view(-1)[: fbank.shape[0]] = True
@@ -270,6 +292,11 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         if return_tensors is None or TensorType(return_tensors) is not TensorType.PYTORCH:
             data = {name: tensor.numpy() for name, tensor in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
+
+    @classmethod
+    def list_tracks(cls, raw_speech) -> list[torch.Tensor]:
+        """The tracks of a batch as float32 `(samples,)`, or a ValueError that says what is wrong with one."""
+        return [cls._check_track(track, index) for index, track in enumerate(cls._split_batch(raw_speech))]
 
     @staticmethod
     def _split_batch(raw_speech) -> list:

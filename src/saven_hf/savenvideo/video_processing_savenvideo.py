@@ -26,6 +26,7 @@ _NUMBERS_OF = {
     "query": ("num_frames", "spans"),
 }
 SAMPLINGS = tuple(_NUMBERS_OF)
+PREPROCESSINGS = ("whole", "videollama2")
 _INTERPOLATIONS = {
     PILImageResampling.NEAREST: "nearest-exact",
     PILImageResampling.BILINEAR: "bilinear",
@@ -47,6 +48,9 @@ class SAVEnVideoVideoProcessorKwargs(VideosKwargs, total=False):
     spans (`list`, *optional*): for `sampling="query"`, the stretches `(start, end)` in microseconds that are asked
         about; `SAVEnVideoProcessor` reads them from the question.
     use_audio_in_video (`bool`, *optional*): whether the sound of a video file is heard.
+    preprocessing (`str`, *optional*): "whole" is ours: frames by time, all of the sound, nothing random and nothing
+        made up; "videollama2" is that of the published VideoLLaMA 2 (see `published_videollama2`), which reads
+        `num_frames` and, of the crop that CLIP's pictures get, `do_center_crop`.
     """
 
     sampling: str | None
@@ -54,6 +58,7 @@ class SAVEnVideoVideoProcessorKwargs(VideosKwargs, total=False):
     frame_times: list | None
     spans: list | None
     use_audio_in_video: bool | None
+    preprocessing: str | None
 
 
 class SAVEnVideoVideoProcessor(VideoProcessorMixin):
@@ -82,6 +87,7 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
     fps = None
     max_frames = None
     use_audio_in_video = True
+    preprocessing = "whole"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -106,20 +112,33 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
                 settings["sampling"] = "fps"
             elif "num_frames" in given and settings["sampling"] == "fps":
                 settings["sampling"] = "uniform"
+        if settings["preprocessing"] == "whole" and "do_center_crop" not in given:
+            settings["do_center_crop"] = None  # saved for the other preprocessing, which crops CLIP's pictures
         return self._check(settings)
 
     def _check(self, settings: dict[str, Any]) -> dict[str, Any]:
         settings["size"] = self._height_and_width(settings["size"])
         if settings["sampling"] not in SAMPLINGS:
             raise ValueError(f"sampling is {settings['sampling']!r}, but must be one of {SAMPLINGS}.")
+        if settings["preprocessing"] not in PREPROCESSINGS:
+            raise ValueError(f"preprocessing is {settings['preprocessing']!r}, but must be one of {PREPROCESSINGS}.")
+        published = settings["preprocessing"] == "videollama2"
+        if settings["do_center_crop"] and not published:
+            raise ValueError("do_center_crop is not supported: frames are resized to `size` whole.")
+        if published and settings["sampling"] != "uniform":
+            raise ValueError(
+                f"preprocessing='videollama2' takes num_frames frames by their index, not "
+                f"sampling={settings['sampling']!r}: leave the sampling out, or take preprocessing='whole'."
+            )
         if settings["sampling"] == "fps" and settings["fps"] is None:
             raise ValueError("sampling='fps' needs `fps`, the number of frames to take per second.")
         for name in ("num_frames", "fps", "max_frames"):
             if settings[name] is not None and not settings[name] > 0:
                 raise ValueError(f"{name} must be above 0, got {settings[name]}.")
-        for name in ("do_center_crop", "do_pad"):
-            if settings[name]:
-                raise ValueError(f"{name} is not supported: frames are resized to `size` whole.")
+        if settings["do_pad"]:
+            raise ValueError("do_pad is not supported: frames are resized to `size` whole.")
+        if published and not settings["do_resize"]:
+            raise ValueError("preprocessing='videollama2' resizes frames: leave do_resize=True.")
         if settings["data_format"] not in (None, "channels_first"):
             raise ValueError(f"data_format must be 'channels_first', got {settings['data_format']!r}.")
         if settings["do_resize"] and settings["resample"] not in _INTERPOLATIONS:
@@ -149,6 +168,8 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
             chosen = {name: settings[name] for name in ("sampling", *_NUMBERS_OF[settings["sampling"]])}
         if chosen.get("spans") is not None:
             chosen["spans"] = [list(span) for span in chosen["spans"]]
+        if settings["preprocessing"] != "whole":
+            chosen["preprocessing"] = settings["preprocessing"]
         return {**chosen, "use_audio_in_video": settings["use_audio_in_video"]}
 
     def sample_frames(

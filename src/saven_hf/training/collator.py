@@ -83,7 +83,10 @@ class SAVEnVideoCollator:
             self.video["use_audio_in_video"] = False
         self.max_length = max_length
         self.skip_bad_rows = skip_bad_rows
-        self._turn_end = processor.tokenizer.convert_tokens_to_ids(TURN_END)
+        # Templates without turn markers (Mistral's) end a turn with the text.
+        marked = TURN_END in processor.tokenizer.get_vocab()
+        self._turn_end_token = TURN_END if marked else processor.tokenizer.eos_token
+        self._turn_end = processor.tokenizer.convert_tokens_to_ids(self._turn_end_token)
         self._pad = processor.tokenizer.pad_token_id
         # Shared memory, so that workers that outlive an epoch learn of the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -178,7 +181,9 @@ class SAVEnVideoCollator:
                 first, last = np.searchsorted(starts, _after_expansion(answer, replaced[at]))
                 ends = np.flatnonzero(input_ids[at, first:last] == self._turn_end)
                 if not len(ends):
-                    raise DataError(f"The chat template marks an answer without the {TURN_END} that ends it.")
+                    raise DataError(
+                        f"The chat template marks an answer without the {self._turn_end_token} that ends it."
+                    )
                 # What follows the end of a turn is never generated, so it is not learnt.
                 last = first + ends[-1] + 1
                 labels[at, first:last] = input_ids[at, first:last]

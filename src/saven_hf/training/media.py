@@ -37,6 +37,25 @@ def take_part(source: Any, start: float | None, end: float | None) -> Any:
     return {**named, **{name: time for name, time in (("start", start), ("end", end)) if time is not None}}
 
 
+def without_sound(kind: str, source: Any) -> Any:
+    """A medium of a row as it is, but a video without its sound.
+
+    Raises:
+        DataError: a `VideoMemory`, whose tokens hold the sound.
+    """
+    if kind != "video":
+        return source
+    if is_tower_features(source):
+        return source.without_sound()
+    if is_memory(source):
+        raise DataError("The sound of a VideoMemory cannot be left out, for its tokens hold it: pass TowerFeatures.")
+    if is_file(source):
+        return {**(source if isinstance(source, Mapping) else {"path": source}), "use_audio": False}
+    return (
+        {name: value for name, value in source.items() if name != "audio"} if isinstance(source, Mapping) else source
+    )
+
+
 def move_clock(
     source: Any, kind: str, offset: int, processor: SAVEnVideoProcessor, settings: Mapping[str, Any]
 ) -> TowerFeatures | dict[str, Any]:
@@ -75,6 +94,11 @@ def _arrays(clip: Clip, offset: int, sampling_rate: int) -> dict[str, Any]:
         video["frames"] = clip.frames(range(len(clip.frame_times)))
         video["frame_times"] = [(time + offset) / 1e6 for time in clip.frame_times]
     if clip.num_samples:
+        if clip.sound_start == NO_TIME:
+            raise DataError(
+                "Sound that is put together from clips (preprocessing='videollama2') has no clock that could move: "
+                "set time_shift_seconds=0, or preprocessing='whole'."
+            )
         video["audio"] = clip.samples(0, clip.num_samples)
         video |= {"sampling_rate": sampling_rate, "audio_start": (clip.sound_start + offset) / 1e6}
     return video
@@ -84,7 +108,7 @@ def _part_of_features(features: TowerFeatures, first: int, last: int | None) -> 
     def within(times: torch.Tensor) -> torch.Tensor:
         return times >= first if last is None else (times >= first) & (times < last)
 
-    frames, columns = within(features.frame_times), within(features.column_times)
+    frames, columns, speech = map(within, (features.frame_times, features.column_times, features.speech_times))
     if not (frames.any() or columns.any()):
         end = "the end" if last is None else f"{last / 1e6} s"
         raise DataError(
@@ -97,4 +121,6 @@ def _part_of_features(features: TowerFeatures, first: int, last: int | None) -> 
         frame_times=features.frame_times[frames],
         sound=features.sound[columns],
         column_times=features.column_times[columns],
+        speech=features.speech[speech],
+        speech_times=features.speech_times[speech],
     )

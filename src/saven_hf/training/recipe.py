@@ -53,6 +53,7 @@ class DataSource:
         "JSONL files name media relative to themselves.",
         None,
     )
+    use_audio: bool = _explained("Whether the sound of its videos is heard, where the recipe hears any.", True)
     cache: str | None = _explained("Folder of `saven cache`: encoder outputs to take in place of media.", None)
 
 
@@ -80,7 +81,7 @@ class Recipe:
 
     stage: Literal[STAGES] = _explained(
         "What trains: 'align-visual' (visual MLP, TLP, resampler), 'align-audio' (+ audio MLP), 'temporal' and "
-        "'saven' (LoRA on the language model).",
+        "'saven' (LoRA on the language model), 'joint' (everything but the vision tower).",
         "align-visual",
     )
     model: str = _explained(
@@ -130,6 +131,11 @@ class Recipe:
     )
     num_train_epochs: float = _explained("Passes over the data (the paper: 1 in alignment, at most 2 after).", 1.0)
     max_steps: int | None = _explained("Updates, instead of epochs. Streams need it.", None)
+    diversity_loss_weight: float = _explained(
+        "Weight in the loss of how much alike the queries of a window are, for resampler_type 'causal_qformer' "
+        "(FAVOR; in the code of video-SALMONN 0.01). 0 for none.",
+        0.0,
+    )
     loss_weighting: Literal["token", "turn"] = _explained(
         "'token': every token of the answers weighs the same; 'turn': every answer does.", "token"
     )
@@ -171,6 +177,8 @@ class Recipe:
         for name in ("global_batch_size", "per_device_train_batch_size", "logging_steps", "save_steps"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.diversity_loss_weight < 0:
+            raise RecipeError(f"diversity_loss_weight must be 0 or more, got {self.diversity_loss_weight}.")
         if self.time_shift_seconds < 0:
             raise RecipeError(f"time_shift_seconds must be 0 or more, got {self.time_shift_seconds}.")
         if self.quantization and not self.uses_lora:

@@ -22,6 +22,7 @@ from ..data.messages import COLUMNS, DataError, attach_media, read_messages
 from ..data.readers import open_reader
 from ..savenvideo.tower_features import TowerFeatures
 from .cache import FeatureCache, part_of_row
+from .media import without_sound
 from .recipe import DataSource
 
 
@@ -95,9 +96,14 @@ def build_dataset(
 
 
 def open_source(source: DataSource | Sequence | Iterable) -> Sequence | Iterable:
-    """Rows of one source, its media read from its cache if it has one."""
+    """Rows of one source, its media read from its cache if it has one, its videos without sound if it says so."""
     if not isinstance(source, DataSource):
         return source
+    rows = _open_rows(source)
+    return rows if source.use_audio else _changed(rows, lambda row: with_media(row, without_sound))
+
+
+def _open_rows(source: DataSource) -> Sequence | Iterable:
     if source.reader is not None:
         rows = PackedRows(open_reader(source.reader, source.path, source.media_root, **source.options), source.path)
     elif Path(source.path).suffix in (".jsonl", ".json", ".ndjson"):

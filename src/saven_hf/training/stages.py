@@ -2,11 +2,13 @@
 
 | stage | trains |
 |---|---|
-| align-visual | visual MLP, TLP, resampler without its audio MLP |
-| align-audio | + audio MLP |
+| align-visual | visual MLP, TLP, resampler without its MLPs of sound |
+| align-audio | + MLPs of sound (audio, speech) |
 | temporal, saven | LoRA on the language model; with `train_connector` also everything that align-audio trains |
+| joint | language model, head, connector and audio tower: the last stage of VideoLLaMA 2 |
 
-The towers, the language model's own weights and the head never train.
+The vision tower never trains; in the stages of the paper, neither do audio tower, head and the language model's own
+weights.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from .recipe import Lora
 
 
-STAGES = ("align-visual", "align-audio", "temporal", "saven")
+STAGES = ("align-visual", "align-audio", "temporal", "saven", "joint")
 # Full paths: SigLIP and BEATs have projections of the same names.
 LORA_TARGETS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 CONNECTOR = ("resampler", "temporal_projection")
+# What a batch may leave without a gradient, see `reach_connector`.
+_MAY_BE_UNUSED = (*CONNECTOR, "audio_tower")
 # Below these, peft's copies of the connector are named `<module>.modules_to_save.default`.
 _CONNECTOR_PATHS = tuple(f"model.{name}." for name in CONNECTOR)
 
@@ -71,20 +75,31 @@ def apply_stage(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
-            modules_to_save=list(CONNECTOR) if train_connector else None,
+            modules_to_save=_present(model, CONNECTOR) if train_connector else None,
         )
         model = get_peft_model(model, config)
     else:
         inner = model.model
-        inner.resampler.requires_grad_(True)
-        inner.temporal_projection.requires_grad_(True)
+        trained = [inner.resampler, inner.temporal_projection]
+        if stage == "joint":
+            trained += [inner.language_model, model.lm_head, inner.audio_tower]
+            model.config.freeze_audio = False
+        for module in trained:
+            if module is not None:
+                module.requires_grad_(True)
         if stage == "align-visual":
-            inner.resampler.audio_mlp.requires_grad_(False)
+            for name in ("audio_mlp", "speech_mlp"):
+                getattr(inner.resampler, name, nn.Module()).requires_grad_(False)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # An update of 1e-3 of a weight is lost in bfloat16.
             parameter.data = parameter.data.float()
     return model
+
+
+def _present(model: SAVEnVideoForConditionalGeneration, names: tuple[str, ...]) -> list[str]:
+    """Those of the names that the model has a module for (VideoLLaMA 2 has no TLP)."""
+    return [name for name in names if getattr(model.model, name) is not None]
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -93,7 +108,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def reach_connector(model: SAVEnVideoModel, inputs_embeds: torch.Tensor) -> torch.Tensor:
-    """Embeddings that depend on everything that trains in the connector, if only multiplied by 0.
+    """Embeddings that depend on everything that trains in connector and audio tower, if only multiplied by 0.
 
     A batch without sound leaves the audio MLP without a gradient, a batch without media the whole connector, and then
     nothing flows back through the language model either. But processes gather weights and exchange gradients all
@@ -106,7 +121,7 @@ def reach_connector(model: SAVEnVideoModel, inputs_embeds: torch.Tensor) -> torc
     unused = sum(
         parameter.sum()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.startswith(CONNECTOR)
+        if parameter.requires_grad and name.startswith(_MAY_BE_UNUSED)
     )
     return inputs_embeds + 0.0 * unused
 

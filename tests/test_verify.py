@@ -1,0 +1,154 @@
+"""`saven verify`: a whole model passes, and each kind of damage is told."""
+
+import ast
+import json
+import re
+import shutil
+
+import pytest
+from published_videollama2 import Published
+from safetensors.torch import load_file, save_file
+
+from saven_hf.cli import main
+from saven_hf.hub import ModelNotFoundError
+from saven_hf.peers.videollama2 import convert_videollama2
+from saven_hf.verify import GoldenError, GoldenQuestion, read_golden, verify
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A tiny VideoLLaMA 2, as `saven convert` writes it."""
+    root = tmp_path_factory.mktemp("verify")
+    convert_videollama2(Published(root / "published").folder, root / "model")
+    return root / "model"
+
+
+@pytest.fixture
+def copy(converted, tmp_path):
+    shutil.copytree(converted, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def checks_of(result):
+    return {check.name: check for check in result.checks}
+
+
+def test_a_converted_model_is_whole_and_answers_depend_on_what_they_should(converted):
+    seen = []
+    result = verify(converted, "cpu", on_check=seen.append)
+    assert seen == result.checks
+    checks = checks_of(result)
+    names = ["config", "files", "names, shapes, values", "processor", "loading", "the same answer"]
+    assert list(checks)[:8] == [*names, "the picture counts", "the sound counts"]
+    assert all(checks[name].passed for name in list(checks)[:8]), [str(check) for check in result.checks]
+    # Random weights know no answers: the golden questions say so.
+    assert checks["golden questions"].passed is False and not result.passed
+
+
+def test_golden_questions_of_ones_own(converted, tmp_path, capsys):
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text('{"question": "Say something.", "answer": ["x"]}\n')
+    result = verify(converted, "cpu", golden)
+    answer = checks_of(result)["golden questions"]
+    assert answer.passed is False and "0 of 1 right, 1 needed" in answer.detail
+    # What it says, taken for the truth: everything passes.
+    said = ast.literal_eval(answer.detail.split(" got ")[1].rsplit(", not ", 1)[0])
+    words = "".join(letter if letter.isalnum() else " " for letter in said).split()
+    golden.write_text(json.dumps({"question": "Say something.", "answer": words[0]}) + "\n")
+    assert main(["verify", str(converted), "--device", "cpu", "--questions", str(golden), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+def lose(folder, name):
+    state = load_file(folder / "model.safetensors")
+    state.pop(name)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def poison(folder, name):
+    state = load_file(folder / "model.safetensors")
+    state[name][0] = float("nan")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def edit(folder, file, **fields):
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def other_layout(folder):
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["layout"]["patches_per_frame"] = 25
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+
+
+DAMAGE = {
+    "cut": (cut, "weights", "cut short"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "weights", "holds no weights"),
+    "missing": (lambda f: lose(f, "model.resampler.sampler.0.bias"), "weights", "model.resampler.sampler.0.bias"),
+    "nan": (lambda f: poison(f, "model.language_model.norm.weight"), "weights", "norm.weight.*not finite"),
+    "config": (lambda f: edit(f, "config.json", resampler_hidden_size=16), "weights", "shape"),
+    "no config": (lambda f: edit(f, "config.json", stc_stride=[2]), "config", "three steps"),
+    "placeholder": (lambda f: edit(f, "config.json", image_token_id=3), "processor", "placeholder of image"),
+    "layout": (other_layout, "processor", "layout"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_told_without_loading(copy, case):
+    damage, name, message = DAMAGE[case]
+    damage(copy)
+    result = verify(copy, "cpu")
+    assert not result.passed and "loading" not in checks_of(result)
+    failed = checks_of(result)[name]
+    assert failed.passed is False
+    assert re.search(message, failed.detail), failed.detail
+
+
+def test_a_model_that_does_not_look_or_listen_is_told(copy):
+    """Connector weights of zero give every medium the same tokens."""
+    state = load_file(copy / "model.safetensors")
+    for name in state:
+        if name.startswith(("model.resampler.readout.2", "model.resampler.audio_mlp.down")):
+            state[name].zero_()
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    checks = checks_of(verify(copy, "cpu"))
+    assert checks["the same answer"].passed and checks["the picture counts"].passed is False
+
+
+def test_the_command(converted, copy, capsys):
+    assert main(["verify", str(converted), "--weights-only"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == "passed" and out[0].startswith("pass  config: ")
+    cut(copy)
+    assert main(["verify", str(copy), "--weights-only"]) == 1
+    assert "FAIL  weights: " in capsys.readouterr().out
+    assert main(["verify", str(copy / "nowhere")]) == 2
+    golden = copy / "golden.jsonl"
+    golden.write_text("not json\n")
+    assert main(["verify", str(converted), "--questions", str(golden)]) == 2
+    assert "golden.jsonl:1" in capsys.readouterr().err
+
+
+def test_what_is_no_model_and_no_question_file(tmp_path):
+    with pytest.raises(ModelNotFoundError):
+        verify(tmp_path / "nowhere")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(GoldenError, match="no golden questions"):
+        read_golden(tmp_path / "empty.jsonl")
+    (tmp_path / "golden.jsonl").write_text('{"question": "a", "answer": "b", "video": "clip.mp4"}\n')
+    [question] = read_golden(tmp_path / "golden.jsonl")
+    assert question.video == str(tmp_path / "clip.mp4") and question.about == "video"
+
+
+@pytest.mark.parametrize(
+    "answer, right",
+    [("Red.", True), ("The circle is red", True), ("It is blue, not red", False), ("reddish", False), ("", False)],
+)
+def test_what_counts_as_right(answer, right):
+    assert GoldenQuestion("?", ("red",), ("blue",)).right(answer) == right
