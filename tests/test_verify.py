@@ -1,6 +1,5 @@
 """`saven verify`: a whole model passes, and each kind of damage is told."""
 
-import ast
 import json
 import re
 import shutil
@@ -8,6 +7,7 @@ import shutil
 import pytest
 from published_videollama2 import Published
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from saven_hf.cli import main
 from saven_hf.hub import ModelNotFoundError
@@ -45,18 +45,20 @@ def test_a_converted_model_is_whole_and_answers_depend_on_what_they_should(conve
     assert checks["golden questions"].passed is False and not result.passed
 
 
-def test_golden_questions_of_ones_own(converted, tmp_path, capsys):
+def test_golden_questions_of_ones_own(copy, tmp_path, capsys):
+    """A model that says nothing but "x" knows the answer to one question and not to another."""
+    path = copy / "generation_config.json"
+    [says] = AutoTokenizer.from_pretrained(copy)("x", add_special_tokens=False)["input_ids"]
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"suppress_tokens": [one for one in range(320) if one != says]}))
     golden = tmp_path / "golden.jsonl"
-    golden.write_text('{"question": "Say something.", "answer": ["x"]}\n')
-    result = verify(converted, "cpu", golden)
-    answer = checks_of(result)["golden questions"]
-    assert answer.passed is False and "0 of 1 right, 1 needed" in answer.detail
-    # What it says, taken for the truth: everything passes.
-    said = ast.literal_eval(answer.detail.split(" got ")[1].rsplit(", not ", 1)[0])
-    words = "".join(letter if letter.isalnum() else " " for letter in said).split()
-    golden.write_text(json.dumps({"question": "Say something.", "answer": words[0]}) + "\n")
-    assert main(["verify", str(converted), "--device", "cpu", "--questions", str(golden), "--json"]) == 0
+    rows = [{"question": "Say something.", "answer": ["y", "x" * 32]}, {"question": "Or?", "answer": "z"}]
+    golden.write_text(json.dumps(rows[0]) + "\n")
+    assert main(["verify", str(copy), "--device", "cpu", "--questions", str(golden), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True
+    golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = checks_of(verify(copy, "cpu", golden))["golden questions"]
+    assert answer.passed is False and "1 of 2 right, 2 needed; 'Or?' got 'xxx" in answer.detail
 
 
 def lose(folder, name):

@@ -32,7 +32,7 @@ from .world.vocabulary import PictureKind, SoundKind
 # A language model of fewer words has learnt the world and nothing else.
 GENERAL_VOCABULARY = 20_000
 WORLD_SCENES = 3
-HEIGHT, WIDTH = 240, 320
+HEIGHT, WIDTH = 192, 256
 
 
 class GoldenError(ValueError):
@@ -269,7 +269,7 @@ def _scene(first: tuple[str, str], second: tuple[str, str], tones: tuple[str, st
         ),
         sounds=tuple(Sound(*span, SoundKind("tone", tone)) for span, tone in zip(spans, tones, strict=True)),
         fades=(0,),
-        frame_rate=25,
+        frame_rate=10,
     )
 
 

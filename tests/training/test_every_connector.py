@@ -37,7 +37,13 @@ def test_a_video_encoded_ahead_is_the_video(kind, clip):
         assert gap(model(**ahead).logits, model(**direct).logits) < 1e-4
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("avts", "joint")])
+SLOW = ("mlp", "mlp_pool", "stc")  # what is left runs by default
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS if kind not in ("avts", "joint")],
+)
 def test_trained_by_a_recipe_and_measured(kind, clip, tmp_path):
     start = save_small_model(tmp_path / "start", **KINDS[kind])
     question = [{"type": "video", "video": str(clip)}, {"type": "text", "text": "What is seen at 2 s?"}]
