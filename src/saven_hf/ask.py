@@ -181,12 +181,12 @@ class VideoSession:
         return {**inputs, "mm_encoder_outputs": {"video": features}}
 
     def _remember(self) -> None:
-        timed = _TimedProcessor(self.processor)
+        timed = TimedProcessor(self.processor)
         start = time.perf_counter()
         self.memory = self.model.encode_video(self.video, timed, **self.sampling)
         self.fed.seconds["decode"] += timed.seconds
         self.fed.seconds["encode"] += time.perf_counter() - start - timed.seconds
-        self.fed.frame_times = _seconds(timed.frame_times)
+        self.fed.frame_times = seconds_of(timed.frame_times)
         self._note_memory()
 
     def _note_memory(self) -> None:
@@ -197,7 +197,7 @@ class VideoSession:
     def _note_tensors(self, media: dict[str, torch.Tensor]) -> None:
         if "frame_mask" in media:
             times = media["frame_times"][media["frame_mask"]].tolist()
-            self.fed.frames, self.fed.frame_times = len(times), _seconds(times)
+            self.fed.frames, self.fed.frame_times = len(times), seconds_of(times)
         columns = 0
         if "input_features_mask" in media:
             columns = media["input_features_mask"].sum().item() // FBANK_FRAMES_PER_PATCH
@@ -326,7 +326,7 @@ class _FirstToken(TextStreamer):
             self.on_text(text)
 
 
-class _TimedProcessor:
+class TimedProcessor:
     """A processor whose stream tells how long decoding took, and which frames came out."""
 
     def __init__(self, processor: SAVEnVideoProcessor):
@@ -341,7 +341,7 @@ class _TimedProcessor:
 
 
 class _TimedStream:
-    def __init__(self, stream, clock: _TimedProcessor):
+    def __init__(self, stream, clock: TimedProcessor):
         self.stream, self.clock = stream, clock
 
     def __getattr__(self, name: str):
@@ -358,5 +358,5 @@ class _TimedStream:
             yield chunk
 
 
-def _seconds(times: list[int]) -> list[float]:
+def seconds_of(times: list[int]) -> list[float]:
     return [time / 1e6 for time in times if time != NO_TIME]

@@ -43,6 +43,8 @@ class WorldBenchmark(Benchmark):
         ValueError: an unknown split or form, or `videos` below 1.
     """
 
+    keeps_edits = True
+
     def __init__(
         self,
         split: str,
@@ -68,6 +70,10 @@ class WorldBenchmark(Benchmark):
 
     def media(self, video_id: str) -> Path:
         return rendered(self.scene(video_id), self.media_dir, self.size)
+
+    def media_hash(self, video_id: str) -> str:
+        """Of the scene: encoders promise no bytes."""
+        return f"scene:{scene_checksum(self.scene(video_id), self.size)}"
 
     def items(self, video_id: str) -> list[Item]:
         items, open_texts = [], set()
@@ -108,13 +114,17 @@ def _questions(split: str, seed: int, per_format: int) -> tuple[Question, ...]:
     return tuple(question for found in taken.values() for question in found.values())
 
 
+def scene_checksum(scene: Scene, size: tuple[int, int]) -> str:
+    """Of everything that makes a scene's file."""
+    return f"{zlib.crc32(repr((__version__, size, scene)).encode()):08x}"
+
+
 def rendered(scene: Scene, media_dir: Path, size: tuple[int, int]) -> Path:
     """The mp4 file of a scene, written if it is not there.
 
     Its name holds a checksum of the scene, so that a folder filled by another version is never taken for this one's.
     """
-    checksum = zlib.crc32(repr((__version__, size, scene)).encode())
-    path = Path(media_dir) / scene.split / f"{scene.video_id}-{checksum:08x}.mp4"
+    path = Path(media_dir) / scene.split / f"{scene.video_id}-{scene_checksum(scene, size)}.mp4"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(scene, path, size)
