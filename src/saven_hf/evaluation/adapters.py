@@ -345,7 +345,7 @@ def weigh(model, tokenizer, inputs: dict[str, Any], candidates: Sequence[Sequenc
 
 
 def _last_logprobs(model, inputs: dict[str, Any], keep: int) -> torch.Tensor:
-    """`(batch, keep, vocabulary)` at the last `keep` positions; all others are not computed where a model allows it."""
+    """`(batch, keep, vocabulary)` at the last `keep` positions; a model that can computes no others."""
     less = {"logits_to_keep": keep} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     return model(**inputs, use_cache=False, **less).logits[:, -keep:].float().log_softmax(-1)
 

@@ -81,7 +81,8 @@ TASKS = {
     "isqa": Task("Spoken questions about images", "image and speech", ("isqa*.json",), "words", "vqa",
                  "Answer the spoken question about the image."),
     "avssd": Task(
-        "Source of a sound, VGGSound", "video and sound", ("testdata_formatted*.json", "avssd*.json"), "words", "source"
+        "Source of a sound, VGGSound", "video and sound", ("testdata_formatted*.json", "avssd*.json"), "words",
+        "source",
     ),
     "avm": Task(
         "Matching of sound and picture, VGGSound and SpokenCOCO", "image or video, and sound",

@@ -22,9 +22,10 @@ from ..world.wordings import WORDINGS
 from .adapters import Adapter, MemoryAdapter
 from .benchmarks import Benchmark, Item
 from .parsing import normalise
-from .report import percent, table, write_report
+from .report import write_report
 from .runner import claim_folder, run
 from .statistics import balanced_accuracy, mean_interval
+from .tables import percent, table
 from .world import rendered, scene_checksum
 
 
