@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..savenvideo.media_errors import MediaError
+from ..training.cache import process_share
 from ..version import __version__
 from ..world.video import written_whole
 from .adapters import Adapter
@@ -17,7 +18,7 @@ from .benchmarks import FORMS, Benchmark
 from .controls import PLAIN, Control, control_named
 from .plots import draw_report, save_figures
 from .report import denominator, summarise, summarise_likelihoods, write_report
-from .runner import PROTOCOLS, claim_folder, process_share, run, wait_for_all
+from .runner import PROTOCOLS, claim_folder, run, wait_for_all
 from .tables import markdown, write_problems, write_tables
 
 

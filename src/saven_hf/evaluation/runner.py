@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..data.prompts import LETTERS
 from ..savenvideo.media import open_media
 from ..savenvideo.media_errors import MediaError, NoFramesError
+from ..training.cache import process_share
 from ..version import __version__
 from ..world.video import written_whole
 from .adapters import Adapter, Asked, ProtocolError
@@ -140,11 +141,6 @@ def run(
     elif not path.exists():
         path.touch()
     return rows
-
-
-def process_share() -> tuple[int, int]:
-    """Rank and number of the processes of an `accelerate launch` or `torchrun`; (0, 1) outside of one."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def wait_for_all() -> None:

@@ -219,7 +219,7 @@ def evaluate_sync_with(
     adapter: Adapter,
     out_dir: str | os.PathLike,
     split: str,
-    videos: int,
+    videos: int = DEFAULT_VIDEOS,
     media_dir: str | os.PathLike | None = None,
     offsets: Sequence[float] = OFFSETS,
     trained: Sequence[float] = TRAINED_OFFSETS,

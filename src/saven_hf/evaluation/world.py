@@ -189,7 +189,7 @@ def evaluate_with(
     out_dir: str | os.PathLike,
     splits: Sequence[str],
     controls: Sequence[str],
-    videos: int,
+    videos: int = DEFAULT_VIDEOS,
     media_dir: str | os.PathLike | None = None,
     progress: bool = True,
     protocols: Sequence[str] = ("generate",),
