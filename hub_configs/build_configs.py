@@ -1,10 +1,10 @@
 """Writes the model folders of this directory: `python hub_configs/build_configs.py [--check]`.
 
 All of them are without weights. `savenvideo-7b` is the paper's model (`saven init-7b` puts it together);
-`videollama2.1-7b-av` is VideoLLaMA2.1-7B-AV as `saven convert videollama2` writes it; `video-salmonn-13b` is the same of
-`saven convert video-salmonn`, and `favor-7b` its connector in the paper's model. Numbers that the paper gives are marked;
-those of VideoLLaMA 2 are its own; all others are our decision. `savenvideo-tiny`, the embedded default, is no work of
-this script: `saven train tiny` makes it.
+`videollama2.1-7b-av` is VideoLLaMA2.1-7B-AV as `saven convert videollama2` writes it; `video-salmonn-13b` is the same
+of `saven convert video-salmonn`, and `favor-7b` its connector in the paper's model. Numbers that the paper gives are
+marked; those of VideoLLaMA 2 are its own; all others are our decision. `savenvideo-tiny`, the embedded default, is no
+work of this script: `saven train tiny` makes it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.generation.streamers import TextStreamer
 
-from .hub import load
+from .hub import load, model_type, resolve_model, usable_device
 from .savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor, VideoMemory
 from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, NO_TIME, PATCH_STEP_US
 from .savenvideo.media import open_media
@@ -182,12 +182,12 @@ class VideoSession:
         return {**inputs, "mm_encoder_outputs": {"video": features}}
 
     def _remember(self) -> None:
-        timed = _TimedProcessor(self.processor)
+        timed = TimedProcessor(self.processor)
         start = time.perf_counter()
         self.memory = self.model.encode_video(self.video, timed, **self.sampling)
         self.fed.seconds["decode"] += timed.seconds
         self.fed.seconds["encode"] += time.perf_counter() - start - timed.seconds
-        self.fed.frame_times = _seconds(timed.frame_times)
+        self.fed.frame_times = seconds_of(timed.frame_times)
         self._note_memory()
 
     def _note_memory(self) -> None:
@@ -198,7 +198,7 @@ class VideoSession:
     def _note_tensors(self, media: dict[str, torch.Tensor]) -> None:
         if "frame_mask" in media:
             times = media["frame_times"][media["frame_mask"]].tolist()
-            self.fed.frames, self.fed.frame_times = len(times), _seconds(times)
+            self.fed.frames, self.fed.frame_times = len(times), seconds_of(times)
         columns = 0
         if "input_features_mask" in media:
             columns = media["input_features_mask"].sum().item() // FBANK_FRAMES_PER_PATCH
@@ -213,20 +213,93 @@ class VideoSession:
             self.fed.audio_seconds = min(self.fed.audio_seconds, CLIPS_SECONDS)
 
 
+class PeerSession:
+    """One medium, asked about with any multimodal model of transformers; it is decoded once.
+
+    Args:
+        video: path of a video, an image or a sound.
+        peer: a `saven_hf.peers.auto.PeerModel`, which says which frames are taken.
+        subtitles: as for `VideoSession`; they stand in front of the question.
+
+    Attributes:
+        fed: as in `VideoSession`, counted in the tensors that the model's processor made; "tokens" are those of the
+            whole prompt.
+    """
+
+    def __init__(self, video: str | os.PathLike, peer, subtitles: str | os.PathLike | None = None):
+        self.peer, self.fed, self.text = peer, Fed(), ""
+        start = time.perf_counter()
+        self.material = peer.read(video)
+        self.fed.seconds["decode"] = time.perf_counter() - start
+        self.fed.frame_times = self.material.frame_times
+        if subtitles is not None:
+            lines = embedded_subtitles(video) if subtitles == "embedded" else read_subtitles(subtitles)
+            self.text = f"{subtitle_message(lines)['content']}\n\n"
+
+    def ask(
+        self, question: str, on_text: Callable[[str], None] | None = None, max_new_tokens: int = 256, **generation
+    ) -> Answer:
+        """Answer one question; see `VideoSession.ask`."""
+        if not question.strip():
+            raise QuestionError("The question is empty.")
+        start = time.perf_counter()
+        inputs, fed = self.peer.inputs([self.material], [self.text + question])
+        encoded = time.perf_counter()
+        for name, value in fed.items():
+            setattr(self.fed, name, value)
+        watch = _FirstToken(self.peer.tokenizer, on_text)
+        (text,) = self.peer.generate(inputs, max_new_tokens=max_new_tokens, streamer=watch, **generation)
+        end = time.perf_counter()
+        self.fed.seconds["encode"] += encoded - start
+        self.fed.seconds["prefill"] += (watch.first or end) - encoded
+        self.fed.seconds["generate"] += end - (watch.first or end)
+        return Answer(question, text, [[start / 1e6, end / 1e6] for start, end in parse_spans(text)])
+
+
+def open_session(video, model, subtitles: str | os.PathLike | None = None, **sampling) -> VideoSession | PeerSession:
+    """A session on a medium with whatever `load_any` gave."""
+    if isinstance(model, tuple):
+        return VideoSession(video, *model, subtitles=subtitles, **sampling)
+    return PeerSession(video, model, subtitles)
+
+
+def load_any(model: str | os.PathLike | None = None, device: str | None = None, **sampling):
+    """A SAVEnVideo model and its processor, or a `PeerModel` of any other multimodal model of transformers.
+
+    Args:
+        model: folder or Hub id; the embedded tiny model if None.
+        sampling: of frames, which a peer takes with it; SAVEnVideo takes its own when asked.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        PeerError: it is no multimodal model, or its processor needs another package.
+    """
+    name = resolve_model(model)
+    if model_type(name) == "savenvideo":
+        return load(model, device)
+    from .peers.auto import PeerModel
+
+    given = {key: value for key, value in sampling.items() if value is not None}
+    return PeerModel.load(name, str(usable_device(device)), **given)
+
+
 def ask(video, question: str | Iterable[str], model=None, **options) -> list[Answer]:
     """Ask one or several questions about a video.
 
     Args:
         video: path, bytes or file object.
         question: one question, or several; the video is decoded once.
-        model: folder or Hub id, the embedded tiny model if None; or `(model, processor)` as `load` gives them.
+        model: folder or Hub id of a SAVEnVideo model, the embedded tiny one if None, or of another multimodal model of
+            transformers; or what `load` or `load_any` gave.
         options: for `VideoSession`.
 
     Example:
         >>> saven_hf.ask("clip.mp4", "What is heard from 00:00:05 to 00:00:09?")[0].answer
     """
-    model, processor = model if isinstance(model, tuple) else load(model)
-    session = VideoSession(video, model, processor, **options)
+    if model is None or isinstance(model, (str, os.PathLike)):
+        sampling = {name: value for name, value in options.items() if name != "subtitles"}
+        model = load_any(model, **sampling)
+    session = open_session(video, model, **options)
     return [session.ask(one) for one in ([question] if isinstance(question, str) else question)]
 
 
@@ -234,7 +307,7 @@ def answer_file(
     folder: str | os.PathLike,
     questions: str | os.PathLike,
     out: str | os.PathLike,
-    model: tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor],
+    model,
     max_new_tokens: int = 256,
     **options,
 ) -> int:
@@ -244,7 +317,7 @@ def answer_file(
         folder: where the videos are.
         questions: JSONL, each line an object with `video` (path within the folder) and `question`, and whatever else.
         out: JSONL; each line is the question's with `answer` and `spans` added, written as soon as it is known.
-        model: `(model, processor)` as `load` gives them.
+        model: what `load` or `load_any` gave.
         options: for `VideoSession`.
 
     Returns:
@@ -263,7 +336,7 @@ def answer_file(
         for line in tqdm(sorted(todo, key=lambda line: line["video"]), unit="question"):
             if line["video"] != current:
                 current = line["video"]
-                session = VideoSession(os.path.join(folder, current), *model, **options)
+                session = open_session(os.path.join(folder, current), model, **options)
             answer = session.ask(line["question"], max_new_tokens=max_new_tokens)
             file.write(json.dumps({**line, "answer": answer.answer, "spans": answer.spans}, ensure_ascii=False) + "\n")
             file.flush()
@@ -330,7 +403,7 @@ class _FirstToken(TextStreamer):
             self.on_text(text)
 
 
-class _TimedProcessor:
+class TimedProcessor:
     """A processor whose stream tells how long decoding took, and which frames came out."""
 
     def __init__(self, processor: SAVEnVideoProcessor):
@@ -345,7 +418,7 @@ class _TimedProcessor:
 
 
 class _TimedStream:
-    def __init__(self, stream, clock: _TimedProcessor):
+    def __init__(self, stream, clock: TimedProcessor):
         self.stream, self.clock = stream, clock
 
     def __getattr__(self, name: str):
@@ -362,5 +435,5 @@ class _TimedStream:
             yield chunk
 
 
-def _seconds(times: list[int]) -> list[float]:
+def seconds_of(times: list[int]) -> list[float]:
     return [time / 1e6 for time in times if time != NO_TIME]

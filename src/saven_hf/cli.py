@@ -34,7 +34,7 @@ def _positive(kind: type):
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="SAVEnVideo model: folder or Hub id (default: the embedded tiny model)")
+    parser.add_argument("--model", help="model: folder or Hub id (default: the embedded tiny model)")
     parser.add_argument("--device", help='where to run, such as "cpu" or "cuda" (default: the GPU if there is one)')
 
 
@@ -205,35 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(cache)
     cache.set_defaults(run=_cache)
 
-    evaluate = verbs.add_parser(
-        "eval",
-        help="measure a model on a benchmark, with controls",
-        description="Ask a model all questions of a benchmark and write every answer, all figures with intervals, and "
-        "a report. A run that was stopped goes on where it was. The benchmark world asks about held-out videos of the "
-        "procedural world; world-sync asks whether sound and picture are in time.",
-        epilog="controls, each run beside the plain one:\n"
-        "  mute (digital silence)   no-audio (no sound track)   black (black frames)   mute+black\n"
-        "  no-time (no times of frames, sound and question)     clock=+100 (every time 100 s later)\n"
-        "examples:\n"
-        "  saven eval --benchmark world --out run\n"
-        "  saven eval --benchmark world --split iid,vfr --control mute,black,mute+black --out run --data videos\n"
-        "  saven eval --benchmark world-sync --out run-sync --fps 4",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    evaluate.add_argument("--benchmark", required=True, choices=("world", "world-sync"), help="what to ask")
-    evaluate.add_argument("--out", metavar="DIR", required=True, help="folder of the run, new or begun")
-    evaluate.add_argument("--data", metavar="DIR", help="folder where videos are kept (default: OUT/videos)")
-    evaluate.add_argument(
-        "--split", metavar="NAMES", default="iid", help="splits of the world, joined by commas (default: iid)"
-    )
-    evaluate.add_argument("--control", metavar="NAMES", default="", help="controls, joined by commas")
-    evaluate.add_argument("--videos", metavar="N", type=_positive(int), help="videos of each split")
-    evaluate.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the first one (default: 0)")
-    evaluate.add_argument("--batch-size", metavar="N", type=_positive(int), help="questions answered at once")
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
-    _add_sampling(evaluate)
-    _add_model(evaluate)
-    evaluate.set_defaults(run=_eval)
+    _add_eval(verbs)
 
     train = verbs.add_parser(
         "train",
@@ -549,9 +521,67 @@ def _build(args: argparse.Namespace) -> None:
     )
 
 
+def _add_eval(verbs) -> None:
+    evaluate = verbs.add_parser(
+        "eval",
+        help="measure a model on a benchmark, with controls; or compare two runs",
+        description="Ask a model all questions of a benchmark and write every answer, all figures with intervals, and "
+        "a report. A run that was stopped goes on where it was; `accelerate launch -m saven_hf.cli eval ...` divides "
+        "it over processes. `saven eval compare A B` holds two runs against each other, question by question.",
+        epilog="benchmarks:\n"
+        "  world                 held-out videos of the procedural world (made as needed)\n"
+        "  world-sync            whether sound and picture are in time\n"
+        "  avbench               AVBench, and all questions in its form (saven build, saven world)\n"
+        "  videomme              Video-MME; videomme-subtitles: with subtitles\n"
+        "  music-avqa            MUSIC-AVQA; --split test (corrected), test-original, val, val-original\n"
+        "  aveb-TASK             AVEB and SAVE: asr, audio-caption, image-caption, ocr, vqa, video-qa, avsr, avsd,\n"
+        "                        isqa, avssd, avm, ego4d-qa, presentation-qa\n"
+        "  open-qa               your own JSONL of open questions, captions, choices\n"
+        "controls, each run beside the plain one:\n"
+        "  blind (nothing)   no-audio   no-video   mute (digital silence)   black (black frames)   mute+black\n"
+        "  swap (another video's sound)   shift=+2 (sound 2 s later)   circular (options in every rotation)\n"
+        "  no-time (no times of frames, sound and question)   clock=+100 (every time 100 s later)\n"
+        "examples:\n"
+        "  saven eval --benchmark world --split iid,vfr --control mute,black,mute+black --out run --data videos\n"
+        "  saven eval --benchmark music-avqa --data MUSIC-AVQA --model Qwen/Qwen2.5-Omni-7B --out run\n"
+        "  saven eval --benchmark videomme --data Video-MME --baseline random --out run-random\n"
+        "  saven eval --benchmark avbench --data AVBench --endpoint http://localhost:8000/v1 --model NAME --out run\n"
+        "  saven eval compare run run-random",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("compare", nargs="*", metavar="compare A B", help="two folders of runs to compare")
+    evaluate.add_argument("--benchmark", metavar="NAME", help="what to ask, see below")
+    evaluate.add_argument("--out", metavar="DIR", help="folder of the run, new or begun")
+    evaluate.add_argument(
+        "--data", metavar="DIR", help="the published files and media; for the world, where its videos are kept"
+    )
+    evaluate.add_argument("--split", metavar="NAMES", help="of the benchmark; for the world several (default: iid)")
+    evaluate.add_argument("--control", metavar="NAMES", default="", help="controls, joined by commas")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("generate", "likelihood"),
+        default="generate",
+        help="likelihood: also weigh the options by their log-likelihood, beside generation and parsing",
+    )
+    evaluate.add_argument("--videos", metavar="N", type=_positive(int), help="so many videos (of each split)")
+    evaluate.add_argument("--seed", metavar="S", type=int, default=0, help="of the world, and of guesses (default: 0)")
+    evaluate.add_argument("--batch-size", metavar="N", type=_positive(int), help="questions answered at once")
+    evaluate.add_argument("--max-new-tokens", metavar="N", type=_positive(int), help="longest answer, in tokens")
+    evaluate.add_argument(
+        "--baseline",
+        choices=("random", "always-a", "longest", "text-only", "speech-text"),
+        help="in place of a model; the last two ask the language model --model",
+    )
+    evaluate.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint that serves --model")
+    evaluate.add_argument("--speech-model", metavar="MODEL", help='recogniser for speech-text, or "subtitles"')
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_sampling(evaluate)
+    _add_model(evaluate)
+    evaluate.set_defaults(run=_eval)
+
+
 def _ask(args: argparse.Namespace) -> None:
-    from .ask import VideoSession, answer_file, as_json
-    from .hub import load
+    from .ask import answer_file, as_json, load_any, open_session
     from .savenvideo.media import open_media
     from .timeline import TimelineError, check_picture_path, draw_timeline, rows_of
 
@@ -563,9 +593,8 @@ def _ask(args: argparse.Namespace) -> None:
             raise _UsageError("--picture FILE is for one video; it does not go with --questions.")
         if not (args.questions and args.out) or args.question or not os.path.isdir(args.video):
             raise _UsageError("--questions FILE and --out FILE go together, with a folder and no question.")
-        done = answer_file(
-            args.video, args.questions, args.out, load(args.model, args.device), **options, **_sampling(args)
-        )
+        model = load_any(args.model, args.device, **_sampling(args))
+        done = answer_file(args.video, args.questions, args.out, model, **options, **_sampling(args))
         print(f"{done} questions answered in {args.out}")
         return
     if not all(question.strip() for question in args.question or [""]):
@@ -575,8 +604,8 @@ def _ask(args: argparse.Namespace) -> None:
         if args.picture and media.kind == "image":
             raise TimelineError("--picture draws a time axis, which an image does not have: leave it out.")
 
-    model, processor = load(args.model, args.device)
-    session = VideoSession(args.video, model, processor, subtitles=args.subtitles, **_sampling(args))
+    model = load_any(args.model, args.device, **_sampling(args))
+    session = open_session(args.video, model, args.subtitles, **_sampling(args))
     answers = []
     for question in args.question:
         if not args.json:
@@ -589,8 +618,8 @@ def _ask(args: argparse.Namespace) -> None:
         print(json.dumps(as_json(answers, session.fed)))
         return
     print(f"\n\n{session.fed}")
-    if model.config.notice:
-        print(f"\nNote: {model.config.notice}")
+    if isinstance(model, tuple) and model[0].config.notice:
+        print(f"\nNote: {model[0].config.notice}")
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -708,35 +737,99 @@ def _cache(args: argparse.Namespace) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from .evaluation import control_named, evaluate_sync, evaluate_world
-    from .hub import load
+    from . import evaluation
+    from .training.cache import process_share
+
+    if args.compare:
+        _compare(args)
+        return
+    if args.benchmark not in evaluation.BENCHMARKS:
+        raise _UsageError(f"there is no benchmark {args.benchmark!r}: choose of {', '.join(evaluation.BENCHMARKS)}.")
+    if not args.out:
+        raise _UsageError("--out DIR names the folder of the run.")
+    controls = [name for name in args.control.split(",") if name]
+    for name in controls:
+        evaluation.control_named(name)  # a wrong name shall be told before the model is loaded
+    if args.seed < 0:
+        raise _UsageError(f"the seed must be at least 0, not {args.seed}.")
+    protocols = list(dict.fromkeys(["generate", args.protocol]))
+    summary = (
+        _eval_world(args, controls, protocols)
+        if args.benchmark.startswith("world")
+        else _eval_published(args, controls, protocols)
+    )
+    if process_share()[0]:
+        return
+    if args.json:
+        print(json.dumps(summary))
+        return
+    accuracy = summary["accuracy"]
+    seconds = evaluation.read_timing(args.out)
+    total = sum(seconds.values())
+    if total:
+        print(f"{total:.0f} s: " + ", ".join(f"{name} {100 * one / total:.0f} %" for name, one in seconds.items()))
+    for name, one in summary.get("benchmarks", {}).items():
+        asked = one["denominator"]
+        print(f"{name}: asked {asked['asked']} of {asked['published']} questions"
+              + "".join(f", {count} {kind}" for kind, count in asked["problems"].items()))  # fmt: skip
+    figure = "done" if accuracy is None else f"{100 * accuracy:.1f} % right"
+    print(f"{figure}; tables are in {os.path.join(args.out, 'report.md')}")
+
+
+def _adapter(args: argparse.Namespace):
+    from .evaluation import open_adapter
+
+    return open_adapter(
+        args.model,
+        args.device,
+        args.baseline,
+        args.endpoint,
+        args.speech_model,
+        args.batch_size,
+        args.max_new_tokens,
+        args.seed,
+        **_sampling(args),
+    )
+
+
+def _eval_world(args: argparse.Namespace, controls: list[str], protocols: list[str]) -> dict:
+    from .evaluation.sync import evaluate_sync_with
+    from .evaluation.world import evaluate_with
     from .world import SPLITS
 
-    splits = [name for name in args.split.split(",") if name]
-    controls = [name for name in args.control.split(",") if name]
+    splits = [name for name in (args.split or "iid").split(",") if name]
     unknown = [name for name in splits if name not in SPLITS]
     if unknown or not splits:
         raise _UsageError(f"there is no split {(unknown or [''])[0]!r}: choose of {', '.join(SPLITS)}.")
-    for name in controls:
-        control_named(name)  # a wrong name shall be told before the model is loaded
-    if args.seed < 0:
-        raise _UsageError(f"the seed must be at least 0, not {args.seed}.")
-    if args.sampling == "query":
-        raise _UsageError("videos are encoded before they are asked about: --sampling query cannot be measured here.")
-    options = _sampling(args) | {
-        name: value for name, value in (("videos", args.videos), ("batch_size", args.batch_size)) if value is not None
-    }
+    options = {"videos": args.videos} if args.videos is not None else {}
     options |= {"media_dir": args.data, "seed": args.seed, "progress": not args.json}
     if args.benchmark == "world-sync":
         if len(splits) > 1 or controls:
             raise _UsageError("world-sync takes one split and no control.")
-        summary = evaluate_sync(*load(args.model, args.device), args.out, splits[0], **options)
-    else:
-        summary = evaluate_world(*load(args.model, args.device), args.out, splits, controls, **options)
+        return evaluate_sync_with(_adapter(args), args.out, splits[0], **options)
+    return evaluate_with(_adapter(args), args.out, splits, controls, protocols=protocols, **options)
+
+
+def _eval_published(args: argparse.Namespace, controls: list[str], protocols: list[str]) -> dict:
+    from .evaluation import evaluate, open_benchmark
+
+    if not args.data:
+        raise _UsageError(f"--data DIR names the published files of {args.benchmark}, and its media.")
+    spool = os.path.join(args.out, "videos")
+    benchmark = open_benchmark(args.benchmark, args.data, args.split, spool, args.videos)
+    return evaluate(benchmark, _adapter(args), args.out, controls, protocols, progress=not args.json)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from .evaluation import compare, comparison_table
+
+    if args.compare[0] != "compare" or len(args.compare) != 3:
+        raise _UsageError("two runs are compared by: saven eval compare A B")
+    found = compare(*args.compare[1:])
     if args.json:
-        print(json.dumps(summary))
+        print(json.dumps(found))
         return
-    print(f"{100 * summary['accuracy']:.1f} % right; tables are in {os.path.join(args.out, 'report.md')}")
+    print(comparison_table(found, tuple(os.path.basename(os.path.normpath(name)) for name in args.compare[1:])))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -856,8 +949,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from .ask import QuestionError, QuestionFileError
     from .data.messages import DataError
-    from .evaluation import ControlError, RunMismatchError
+    from .evaluation import (
+        AdapterError,
+        BenchmarkFileError,
+        ComparisonError,
+        ControlError,
+        EndpointError,
+        MetricUnavailableError,
+        ProtocolError,
+        RunMismatchError,
+    )
     from .hub import DeviceError, ModelNotFoundError
+    from .peers.auto import PeerError
     from .peers.checkpoint import CheckpointError
     from .pipeline.errors import PipelineError
     from .push import PushError
@@ -872,7 +975,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     mendable = (_UsageError, MediaError, ModelNotFoundError, DeviceError, CheckpointError)
     mendable += (QuestionError, QuestionFileError, TimelineError, FileExistsError, FileNotFoundError)
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
-    mendable += (ControlError, RunMismatchError, PushError, PipelineError, GoldenError)
+    mendable += (ControlError, RunMismatchError, AdapterError, BenchmarkFileError, ComparisonError, EndpointError)
+    mendable += (MetricUnavailableError, ProtocolError, PeerError, PushError, PipelineError, GoldenError)
     try:
         return args.run(args) or 0
     except mendable as error:

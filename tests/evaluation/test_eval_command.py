@@ -17,9 +17,34 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
     assert summary["benchmarks"]["world-vfr"]["plain"]["choice"]["unparsable"] == 9
     # Again, and with other frames: what is there is used, or refused.
     assert main(words) == 0
-    assert capsys.readouterr().out.startswith("0.0 % right; tables are in ")
+    out = capsys.readouterr().out
+    assert "0.0 % right; tables are in " in out and "decode" in out and "asked 18 of 18 questions" in out
     assert main([*words, "--fps", "2"]) == 2
     assert "another folder" in capsys.readouterr().err
+
+
+def test_a_baseline_beside_another(tmp_path, capsys):
+    words = [
+        "eval",
+        "--benchmark",
+        "world",
+        "--videos",
+        "3",
+        "--data",
+        str(tmp_path / "videos"),
+        "--control",
+        "circular",
+    ]
+    for rule in ("random", "always-a"):
+        assert main([*words, "--baseline", rule, "--out", str(tmp_path / rule)]) == 0
+    assert main(["eval", "compare", str(tmp_path / "random"), str(tmp_path / "always-a")]) == 0
+    out = capsys.readouterr().out
+    assert "| world-iid.plain | 27 |" in out and "McNemar p" in out
+    # "A" is right once in a whole turn of four options, and never in all of them.
+    summary = json.loads((tmp_path / "always-a" / "summary.json").read_text())
+    turned = summary["benchmarks"]["world-iid"]["controls"]["circular"]["against_plain"]
+    assert turned["mean"]["value"] == 0.25 and turned["consistent"]["value"] == 0
+    assert turned["by_letter"]["A"]["value"] == 1 and turned["by_letter"]["B"]["value"] == 0
 
 
 @pytest.mark.parametrize(
@@ -29,9 +54,13 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
         (["world", "--control", "mute,louder"], "no control 'louder'"),
         (["world", "--control", "mute+no-audio"], "removes the same thing twice"),
         (["world", "--seed", "-1"], "at least 0"),
-        (["world", "--sampling", "query"], "--sampling query"),
         (["world-sync", "--control", "mute"], "no control"),
         (["world", "--model", "/nowhere/model"], "not a model folder"),
+        (["moon"], "no benchmark 'moon'"),
+        (["videomme"], "--data DIR"),
+        (["videomme", "--data", "/nowhere"], "no folder /nowhere"),
+        (["world", "--baseline", "text-only"], "needs a language model"),
+        (["world", "--endpoint", "http://127.0.0.1:9"], "the name of its model"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, capsys, words, said):
@@ -49,3 +78,10 @@ def test_the_causal_qformer_runs_with_controls(tmp_path, capsys):
     assert main(words) == 0
     summary = json.loads(capsys.readouterr().out)
     assert set(summary["benchmarks"]["world-vfr"]) >= {"plain", "no-audio", "clock=+100", "no-time"}
+
+
+def test_compare_needs_two_runs(tmp_path, capsys):
+    assert main(["eval", "compare", str(tmp_path)]) == 2
+    assert "compare A B" in capsys.readouterr().err
+    assert main(["eval", "compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err

@@ -7,7 +7,17 @@ import pytest
 from fakes import Fake, best_text_guesser, oracle
 
 from saven_hf import load
-from saven_hf.evaluation import PLAIN, Control, RunMismatchError, WorldBenchmark, evaluate_world, run, runner, world
+from saven_hf.evaluation import (
+    PLAIN,
+    Control,
+    RunMismatchError,
+    WorldBenchmark,
+    control_named,
+    evaluate_world,
+    run,
+    runner,
+    world,
+)
 from saven_hf.evaluation.parsing import parse_range
 from saven_hf.evaluation.world import evaluate_with
 
@@ -16,7 +26,7 @@ from saven_hf.evaluation.world import evaluate_with
 def no_media(monkeypatch):
     """Fakes look at no file: none is rendered."""
     monkeypatch.setattr(world, "rendered", lambda scene, media_dir, size: media_dir / f"{scene.video_id}.mp4")
-    monkeypatch.setattr(Control, "edited", lambda control, source: source)
+    monkeypatch.setattr(Control, "edited", lambda control, source, *_: source)
 
 
 def test_an_oracle_scores_everything_and_its_ranges_move_with_the_clock(tmp_path, no_media):
@@ -127,7 +137,7 @@ def test_the_embedded_model_through_real_files(tmp_path):
 
 def test_items_of_a_moved_clock_name_moved_times(tmp_path):
     benchmark = WorldBenchmark("iid", 1, tmp_path)
-    moved = [runner._under(world.control_named("clock=+100"), item) for item in benchmark.items("iid-00000000")]
+    moved = [next(runner._under(control_named("clock=+100"), item)) for item in benchmark.items("iid-00000000")]
     for item, original in zip(moved, benchmark.items("iid-00000000"), strict=True):
         assert (item.id, item.tags, item.chance) == (original.id, original.tags, original.chance)
         if original.tags["question_type"] == "global":
@@ -135,4 +145,4 @@ def test_items_of_a_moved_clock_name_moved_times(tmp_path):
         elif original.form == "range":
             ends = zip(parse_range(item.answer), parse_range(original.answer), strict=True)
             assert {after - before for after, before in ends} == {100_000_000}
-    assert runner._under(PLAIN, original) == original
+    assert next(runner._under(PLAIN, original)) == original

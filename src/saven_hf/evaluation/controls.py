@@ -1,4 +1,4 @@
-"""Controls: the same questions on videos that lack something, or whose clock was moved.
+"""Controls: the same questions on videos that lack something, whose clock or sound was moved, or in another order.
 
 A control says what a model really uses. Edits of sound and picture are made in the file, so that any model can be
 tested with them and the real decoder is used; edits of time are made between decoder and model, where times are.
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 from ..savenvideo.media import open_media
+from ..savenvideo.media_errors import NoFramesError
 from ..savenvideo.media_sniff import import_av
 from ..world.conversations import shift_times
 from ..world.interventions import edit_sound
@@ -39,7 +40,11 @@ class Control:
         name: as it is asked for.
         mute: the sound track is replaced by digital silence of the same length; it is still heard, as silence.
         no_audio: the sound track is left out; nothing is heard.
+        no_video: the picture is left out; nothing is seen. With `no_audio`, the question stands alone.
         black: every frame is replaced by a black one at the same time.
+        shift: microseconds by which the sound comes later; negative is earlier. What is left open is silent.
+        swap: the sound is that of the next video of the benchmark, cut, or followed by silence.
+        circular: a choice is asked once more for each rotation of its options.
         no_time: frames, sound, duration and question times lose their times; frames and sound keep their order, and
             the question its text.
         clock: microseconds added to every time: of frames, of sound, the duration, and those written in the question.
@@ -48,7 +53,11 @@ class Control:
     name: str = "plain"
     mute: bool = False
     no_audio: bool = False
+    no_video: bool = False
     black: bool = False
+    shift: int = 0
+    swap: bool = False
+    circular: bool = False
     no_time: bool = False
     clock: int = 0
 
@@ -56,12 +65,23 @@ class Control:
     def guesser(self) -> str | None:
         """Who cannot do better than the exact chance level: who has only the "picture", only the "sound", only the
         "text", or all but times ("timeless"); None if nothing is missing."""
-        deaf = self.mute or self.no_audio
-        if deaf and self.black:
+        if self.deaf and self.sightless:
             return "text"
-        if deaf or self.black:
-            return "picture" if deaf else "sound"
+        if self.deaf or self.sightless:
+            return "picture" if self.deaf else "sound"
         return "timeless" if self.no_time else None
+
+    @property
+    def deaf(self) -> bool:
+        return self.mute or self.no_audio
+
+    @property
+    def sightless(self) -> bool:
+        return self.black or self.no_video
+
+    @property
+    def retimes(self) -> bool:
+        return bool(self.clock) or self.no_time
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -73,28 +93,51 @@ class Control:
 
     @property
     def edits_file(self) -> bool:
-        return self.mute or self.black
+        return self.mute or self.black or self.swap or bool(self.shift)
 
-    def edited(self, source: Path) -> Path:
-        """The file to show: `source` itself, or an edited copy beside it, made once."""
+    def edited(self, source: Path, partner: Path | None = None, folder: Path | None = None) -> Path:
+        """The file to show: `source` itself, or an edited copy, made once.
+
+        Args:
+            partner: the video whose sound is taken for `swap`.
+            folder: where the copy goes; beside the source if None.
+
+        Raises:
+            MediaError: the file cannot be edited so: it has no picture, or is an image or a sound.
+        """
         if not self.edits_file:
             return source
-        edits = "+".join(name for name in ("mute", "black") if getattr(self, name))
-        out = source.with_name(f"{source.stem}.{edits}.mp4")
+        parts = ["mute"] * self.mute + ["black"] * self.black
+        parts += [f"shift={self.shift / 1e6:+g}"] if self.shift else []
+        parts += [f"sound-of-{partner.stem}"] if self.swap and partner is not None else []
+        out = (source.parent if folder is None else folder) / f"{source.stem}.{'+'.join(parts)}.mp4"
         if out.is_file():
             return out
-        with TemporaryDirectory(dir=source.parent, prefix=".edit-") as folder:
+        with open_media(source) as media:
+            if media.kind != "video":
+                raise NoFramesError(f"{self.name} edits a video file, and {source.name} is of kind {media.kind}.")
+        with TemporaryDirectory(dir=out.parent, prefix=".edit-") as work:
             current = source
             if self.black:
-                blackened = Path(folder) / "black.mp4"
+                blackened = Path(work) / "black.mp4"
                 blacken_picture(current, blackened)
                 current = blackened
             if self.mute:
-                muted = Path(folder) / "mute.mp4"
+                muted = Path(work) / "mute.mp4"
                 edit_sound(current, muted, mute=True)
                 current = muted
+            elif self.swap or (self.shift and _has_sound(current)):
+                moved = Path(work) / "moved.mp4"
+                edit_sound(current, moved, shift=self.shift / 1e6, swap_with=partner if self.swap else None)
+                current = moved
+            if current == source:  # there is no sound that could be moved
+                return source
             os.replace(current, out)
         return out
+
+    def rotations(self, options: int) -> range:
+        """By how many places the options of a choice are moved, in one asking after the other."""
+        return range(1, options) if self.circular else range(1)
 
     def text(self, text: str) -> str:
         """A question, option or answer with its times moved as the clock is."""
@@ -102,17 +145,26 @@ class Control:
 
     def processor(self, processor):
         """What `model.encode_video` takes as a processor, to see the times that this control leaves."""
-        return _RetimedProcessor(processor, self) if self.clock or self.no_time else processor
+        return _RetimedProcessor(processor, self) if self.retimes else processor
 
 
 _MICROSECONDS = Fraction(1, 1_000_000)
 
 PLAIN = Control()
-CONTROLS = ("mute", "no-audio", "black", "no-time", "clock=SECONDS")
+CONTROLS = (
+    "blind", "no-audio", "no-video", "mute", "black", "no-time", "swap", "circular", "shift=SECONDS", "clock=SECONDS",
+)  # fmt: skip
+_FLAGS = ("mute", "no-audio", "no-video", "black", "no-time", "swap", "circular")
+# Pairs of fields that a control cannot have both of.
+_CLASHES = (
+    ("mute", "no_audio"), ("black", "no_video"), ("clock", "no_time"), ("shift", "swap"),
+    ("shift", "mute"), ("shift", "no_audio"), ("swap", "mute"), ("swap", "no_audio"),
+)  # fmt: skip
 
 
 def control_named(name: str) -> Control:
-    """A control by name: "mute", "no-audio", "black", "no-time", "clock=+100" (seconds), several joined by "+".
+    """A control by name: "mute", "no-audio", "black", "no-video", "blind" (neither picture nor sound), "no-time",
+    "swap", "circular", "shift=+2" and "clock=+100" (seconds), several joined by "+".
 
     Raises:
         ControlError: there is none of that name, or the parts do not go together.
@@ -121,18 +173,25 @@ def control_named(name: str) -> Control:
         return PLAIN
     fields: dict = {}
     for part in re.split(r"\+(?=[a-z])", name):
-        clock = re.fullmatch(r"clock=([+-]?\d+(?:\.\d+)?)", part)
-        if clock:
-            fields["clock"] = round(float(clock[1]) * 1e6)
-        elif part in ("mute", "no-audio", "black", "no-time"):
+        moved = re.fullmatch(r"(clock|shift)=([+-]?\d+(?:\.\d+)?)", part)
+        if moved and float(moved[2]):
+            fields[moved[1]] = round(float(moved[2]) * 1e6)
+        elif part == "blind":
+            fields |= {"no_audio": True, "no_video": True}
+        elif part in _FLAGS:
             fields[part.replace("-", "_")] = True
         else:
             raise ControlError(
                 f"There is no control {part!r}: one of {', '.join(CONTROLS)}, or several joined by '+'."
             )
-    if fields.get("mute") and fields.get("no_audio") or fields.get("clock") and fields.get("no_time"):
+    if any(fields.get(one) and fields.get(other) for one, other in _CLASHES):
         raise ControlError(f"The control {name!r} removes the same thing twice: leave one of its parts out.")
     return Control(name, **fields)
+
+
+def _has_sound(path: Path) -> bool:
+    with open_media(path) as media:
+        return media.has_audio
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,6 +276,7 @@ class _RetimedStream:
                 times = data[name]
                 data[name] = torch.full_like(times, NO_TIME) if control.no_time else times + control.clock
         frame_times = self._frames["frame_times"][0].tolist() if self._frames else []
+        self.frame_times = frame_times
         columns = self._columns("input_features_mask", "audio_times", audio_column_times)
         speech = self._columns("speech_features_mask", "speech_times", speech_column_times)
         self.windows = processor.token_layout.plan(frame_times, columns, self.duration, speech)

@@ -1,4 +1,4 @@
-"""From rows of answers to figures: a summary that programs read, and tables that people read."""
+"""From rows of answers to figures: a summary that programs read. `tables` and `plots` are made of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..world.video import written_whole
+from .benchmarks import Benchmark
 from .controls import PLAIN, Control
-from .statistics import Interval, difference_interval, letter_test, mean_interval
+from .statistics import (
+    Interval,
+    difference_interval,
+    letter_test,
+    mean_interval,
+    subsampling,
+    synergy_interval,
+)
+from .text_metrics import MetricUnavailableError, caption_metrics, word_error_rate
 
 
 Row = dict[str, Any]
@@ -53,7 +62,9 @@ def summarise_run(rows: list[Row]) -> dict[str, Any]:
     """What one run over a benchmark says: "choice", "range" and "words", each where there are such items.
 
     Each holds its main figure as an interval ("accuracy", and "mean_iou" for ranges), "unparsable" and "by", the same
-    figure for each value of each tag. Unparsable answers count as wrong.
+    figure for each value of each tag. Unparsable answers count as wrong, and so do those whose medium could not be
+    read ("unreadable"). "caption" holds what `caption_metrics` gives, "transcript" a "word_error_rate". "fed" says
+    what the model was given, on average over items.
     """
     summary: dict[str, Any] = {"videos": len({row["video_id"] for row in rows}), "items": len(rows)}
     for form, figures in (("choice", ("accuracy",)), ("range", ("mean_iou", "accuracy")), ("words", ("accuracy",))):
@@ -70,6 +81,10 @@ def summarise_run(rows: list[Row]) -> dict[str, Any]:
             part["letters"] = {
                 "right": letter_test((row["answer"] for row in found), alphabet)._asdict(),
                 "said": dict(sorted(Counter(row["parsed"] or "none" for row in found).items())),
+                "accuracy": {
+                    letter: _interval([row for row in found if row["answer"] == letter], "correct")._asdict()
+                    for letter in sorted({row["answer"] for row in found})
+                },
             }
         part["by"] = {
             tag: {
@@ -79,7 +94,51 @@ def summarise_run(rows: list[Row]) -> dict[str, Any]:
             for tag in _tags(found)
         }
         summary[form] = part
-    return summary
+    return summary | _summarise_texts(rows) | {"fed": _fed(rows), "unreadable": sum("error" in row for row in rows)}
+
+
+def _summarise_texts(rows: list[Row]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    captions = [row for row in rows if row["form"] == "caption"]
+    if captions:
+        references = [row.get("references") or [row["answer"]] for row in captions]
+        try:
+            found["caption"] = caption_metrics([row["output"] for row in captions], references, _videos(captions))
+        except MetricUnavailableError as error:
+            found["caption"] = {"unavailable": str(error)}
+    spoken = [row for row in rows if row["form"] == "transcript"]
+    if spoken:
+        errors, words = [row["errors"] for row in spoken], [row["words"] for row in spoken]
+        found["transcript"] = {
+            "word_error_rate": word_error_rate(errors, words, _videos(spoken)),
+            "words": sum(words),
+        }
+    return found
+
+
+def _fed(rows: list[Row]) -> dict[str, Any]:
+    """Means over items that were asked, and how many were given no picture or no sound."""
+    fed = [row["fed"] for row in rows if row["fed"]]
+    if not fed:
+        return {}
+    names = [
+        name for name in ("frames", "audio_seconds", "video_seconds", "tokens") if all(name in one for one in fed)
+    ]
+    found = {name: float(np.mean([one[name] for one in fed])) for name in names}
+    for name, what in (("frames", "without_picture"), ("audio_seconds", "without_sound")):
+        if name in names:
+            found[what] = sum(not one[name] for one in fed)
+    return found
+
+
+def _videos(rows: list[Row]) -> list[str]:
+    return [row["video_id"] for row in rows]
+
+
+def scored(rows: list[Row]) -> list[Row]:
+    """The rows that a benchmark's accuracy is over: its choices, or, where there are none, its open questions."""
+    choice = [row for row in rows if row["form"] == "choice"]
+    return choice or [row for row in rows if row["form"] == "words"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -98,7 +157,9 @@ def compare_control(control: Control, rows: list[Row], plain: list[Row]) -> dict
         For a moved clock: "moved", the share of the ranges answered in the plain run whose two ends moved with it.
     """
     before = {row["id"]: row for row in plain}
-    choice = [row for row in rows if row["form"] == "choice"]
+    choice = scored(rows)
+    if control.circular:
+        return _circular(choice, plain)
 
     def change(row: Row) -> float:
         return float(row["correct"]) - float(before[row["id"]]["correct"])
@@ -122,6 +183,61 @@ def compare_control(control: Control, rows: list[Row], plain: list[Row]) -> dict
     return result
 
 
+def _circular(rotated: list[Row], plain: list[Row]) -> dict[str, Any]:
+    """Choices asked once for each rotation of their options: "consistent", right in all of them, the plain one among
+    them; "mean", right on average; and how much right answers depend on the letter they stand at ("by_letter")."""
+    turns: dict[str, list[Row]] = defaultdict(list)
+    for row in scored(plain):
+        if row["form"] == "choice":
+            turns[row["id"]].append(row)
+    for row in rotated:
+        turns[row["id"].rpartition("~")[0]].append(row)
+    whole = [those for those in turns.values() if len(those) > 1]
+    every = [row for those in whole for row in those]
+    videos = [those[0]["video_id"] for those in whole]
+    return {
+        "consistent": mean_interval(
+            [float(all(row["correct"] for row in those)) for those in whole], videos
+        )._asdict(),
+        "mean": _interval(every, "correct")._asdict(),
+        "by_letter": {
+            letter: _interval([row for row in every if row["answer"] == letter], "correct")._asdict()
+            for letter in sorted({row["answer"] for row in every})
+        },
+    }
+
+
+def modalities(by_control: dict[Control, list[Row]]) -> dict[str, Any]:
+    """What sound and picture give, alone and together, where controls were run that tell.
+
+    Returns:
+        "synergy": AV synergy, acc(AV) - max(acc(A), acc(V)); "blind_gap": plain minus no medium at all; "without":
+        the controls they were read off.
+    """
+    plain = {row["id"]: float(row["correct"]) for row in scored(by_control[PLAIN])}
+
+    def only(deaf: bool, sightless: bool) -> tuple[str, dict[str, float]] | None:
+        for control, rows in by_control.items():
+            pure = not (control.retimes or control.shift or control.swap or control.circular)
+            if pure and (control.deaf, control.sightless) == (deaf, sightless) and (deaf or sightless):
+                return control.name, {row["id"]: float(row["correct"]) for row in scored(rows)}
+        return None
+
+    found: dict[str, Any] = {}
+    video = {row["id"]: row["video_id"] for row in scored(by_control[PLAIN])}
+    heard, seen, blind = only(False, True), only(True, False), only(True, True)
+    if heard and seen:
+        ids = [one for one in plain if one in heard[1] and one in seen[1]]
+        columns = ([part[one] for one in ids] for part in (plain, heard[1], seen[1]))
+        found["synergy"] = synergy_interval(*columns, [video[one] for one in ids])._asdict()
+        found["without"] = {"picture": heard[0], "sound": seen[0]}
+    if blind:
+        ids = [one for one in plain if one in blind[1]]
+        gaps = [plain[one] - blind[1][one] for one in ids]
+        found["blind_gap"] = mean_interval(gaps, [video[one] for one in ids])._asdict()
+    return found
+
+
 def _lacks(guesser: str, row: Row) -> bool:
     """Whether an item asks for what a guesser does not have."""
     if guesser == "timeless":  # order is left, and answers many questions that name no time
@@ -130,10 +246,21 @@ def _lacks(guesser: str, row: Row) -> bool:
 
 
 def _against_chance(rows: list[Row], guesser: str) -> dict[str, Any]:
-    accuracy, chance = _interval(rows, "correct"), _mean_chance(rows).get(guesser, float("nan"))
-    gap = _interval(rows, lambda row: row["correct"] - row["chance"][guesser])
+    levels = [_level(row, guesser) for row in rows]
+    accuracy, chance = _interval(rows, "correct"), float(np.mean(levels)) if levels else float("nan")
+    gap = _interval(rows, lambda row: row["correct"] - _level(row, guesser))
+    if not np.isfinite(chance):
+        return {"accuracy": accuracy._asdict(), "chance": chance, "gap": gap._asdict(), "verdict": "unknown"}
     verdict = "contains" if accuracy.contains(chance) else "above" if accuracy.low > chance else "below"
     return {"accuracy": accuracy._asdict(), "chance": chance, "gap": gap._asdict(), "verdict": verdict}
+
+
+def _level(row: Row, guesser: str) -> float:
+    """The exact level of a guesser, where a benchmark knows it; else one over the number of options. Without options
+    there is none."""
+    if guesser in row["chance"]:
+        return row["chance"][guesser]
+    return 1 / len(row["options"]) if row["options"] and not row["chance"] else float("nan")
 
 
 def _has_moved(row: Row, before: Row, seconds: float) -> bool:
@@ -162,8 +289,7 @@ def summarise(runs: dict[str, dict[Control, list[Row]]], reference: str | None =
     reference = reference or next(iter(runs))
 
     def right(rows: list[Row]) -> tuple[list[float], list[str]]:
-        choice = [row for row in rows if row["form"] == "choice"]
-        return [float(row["correct"]) for row in choice], [row["video_id"] for row in choice]
+        return [float(row["correct"]) for row in scored(rows)], _videos(scored(rows))
 
     benchmarks = {}
     for name, by_control in runs.items():
@@ -176,10 +302,38 @@ def summarise(runs: dict[str, dict[Control, list[Row]]], reference: str | None =
             for control, rows in by_control.items()
             if control != PLAIN
         }
+        found |= modalities(by_control)
+        values, videos = right(plain)
+        found["stability"] = [one._asdict() for one in subsampling(values, videos)]
         benchmarks[name] = found
     headline = benchmarks[reference]["plain"]
-    figure = headline["choice"]["accuracy"]["value"] if "choice" in headline else None
-    return {"accuracy": figure, "benchmarks": benchmarks}
+    form = next((form for form in ("choice", "words") if form in headline), None)
+    return {"accuracy": headline[form]["accuracy"]["value"] if form else None, "benchmarks": benchmarks}
+
+
+def summarise_likelihoods(runs: dict[Control, list[Row]]) -> dict[str, Any]:
+    """The second protocol beside the first: accuracy of the most probable answer, by control."""
+    return {control.name: _interval(rows, "correct")._asdict() for control, rows in runs.items()}
+
+
+def denominator(benchmark: Benchmark, rows: list[Row]) -> dict[str, Any]:
+    """What accuracy is over, and what it would be if everything that was left out counted as wrong.
+
+    Returns:
+        "published" items, "asked" ones, "left_out" with the "problems" by kind, "unreadable" (asked for, counted as
+        wrong), and "accuracy_of_published".
+    """
+    published = len(rows) + benchmark.left_out
+    right = sum(bool(row["correct"]) for row in scored(rows))
+    whole = len(scored(rows)) + benchmark.left_out
+    return {
+        "published": published,
+        "asked": len(rows),
+        "left_out": benchmark.left_out,
+        "problems": dict(sorted(Counter(problem.kind for problem in benchmark.problems).items())),
+        "unreadable": sum("error" in row for row in rows),
+        "accuracy_of_published": right / whole if scored(rows) else None,
+    }
 
 
 def write_report(out_dir: str | os.PathLike, summary: dict[str, Any], text: str) -> dict[str, Any]:
@@ -195,163 +349,6 @@ def _without_nan(value):
     """JSON has no NaN: what could not be computed is null."""
     if isinstance(value, dict):
         return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables
-
-
-def percent(interval: dict[str, Any], signed: bool = False) -> str:
-    """ "91.2 [89.9, 92.4]": value and interval in percent."""
-    numbers = [f"{100 * interval[name]:{'+' if signed else ''}.1f}" for name in ("value", "low", "high")]
-    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-
-
-def table(header: list[str], rows: Iterable[list[Any]]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    return lines + [f"| {' | '.join(map(str, row))} |" for row in rows] + [""]
-
-
-def markdown(summary: dict[str, Any], title: str, notes: Iterable[str] = ()) -> str:
-    """All tables of `summarise`."""
-    lines = [
-        f"# {title}",
-        "",
-        *notes,
-        "Intervals: 95 %, bootstrap over videos. Unparsable answers count as wrong.",
-        "",
-    ]
-    flat = []
-    for name, found in summary["benchmarks"].items():
-        flat.append((name, "", found["plain"]))
-        flat += [(name, control, one) for control, one in found["controls"].items()]
-    lines += ["## Multiple choice, percent right", ""]
-    types = list(dict.fromkeys(key for *_, one in flat for key in _types(one)))
-    lines += table(
-        ["benchmark", "control", "videos", "questions", "all", *types, "unparsable", "contradictory"],
-        [
-            [
-                name, control or "-", one["videos"], one["choice"]["accuracy"]["n"],
-                percent(one["choice"]["accuracy"]),
-                *(percent(_types(one)[key]["accuracy"]) if key in _types(one) else "-" for key in types),
-                one["choice"]["unparsable"], one["choice"]["contradictory"],
-            ]
-            for name, control, one in flat
-            if "choice" in one
-        ],
-    )  # fmt: skip
-    lines += ["## Open form", ""]
-    lines += table(
-        ["benchmark", "control", "ranges", "mean IoU, %", "exact, %", "unparsable", "others", "exact words, %"],
-        [
-            [
-                name, control or "-",
-                *(
-                    [one["range"]["mean_iou"]["n"], percent(one["range"]["mean_iou"]),
-                     percent(one["range"]["accuracy"]), one["range"]["unparsable"]]
-                    if "range" in one else ["-"] * 4
-                ),
-                *([one["words"]["accuracy"]["n"], percent(one["words"]["accuracy"])] if "words" in one else ["-"] * 2),
-            ]
-            for name, control, one in flat
-            if "range" in one or "words" in one
-        ],
-    )  # fmt: skip
-    lines += _control_tables(summary)
-    lines += _detail_tables(summary)
-    return "\n".join(lines)
-
-
-def _types(one: dict[str, Any]) -> dict[str, Any]:
-    return one.get("choice", {}).get("by", {}).get("question_type", {})
-
-
-def _control_tables(summary: dict[str, Any]) -> list[str]:
-    rows, moved, differences = [], [], []
-    for name, found in summary["benchmarks"].items():
-        if "difference" in found:
-            differences.append([name, percent(found["difference"], signed=True)])
-        for control, one in found["controls"].items():
-            against = one["against_plain"]
-            if "moved" in against:
-                moved.append([name, control, against["moved"]["n"], percent(against["moved"])])
-            if "guesser" in against:
-                kinds = against["kinds"]["family"]
-                inside = sum(kind["verdict"] == "contains" for kind in kinds.values())
-                rows.append(
-                    [
-                        name, control, against["guesser"], against["accuracy"]["n"], percent(against["accuracy"]),
-                        f"{100 * against['chance']:.1f}", percent(against["gap"], signed=True),
-                        f"{inside} of {len(kinds)}",
-                        percent(against["kept"], signed=True) if "kept" in against else "-",
-                    ]
-                )  # fmt: skip
-    lines = []
-    if rows:
-        lines += [
-            "## Controls",
-            "",
-            "Over the questions that need what is missing: accuracy, and the exact level of the best guesser without "
-            "it. `families`: how many have an interval that contains their level; of twenty, one misses it by chance. "
-            "`kept`: change on questions that what is left is enough for.",
-            "",
-        ]
-        lines += table(
-            ["benchmark", "control", "guesser", "questions", "accuracy", "chance", "gap", "families", "kept"], rows
-        )
-        lines += _kind_tables(summary)
-    if moved:
-        lines += ["## Moved clock", "", "Answered ranges (open form) of which both ends moved with the clock.", ""]
-        lines += table(["benchmark", "control", "ranges", "moved, %"], moved)
-    if differences:
-        lines += ["## Difference of multiple choice to the first benchmark, points", ""]
-        lines += table(["benchmark", "difference"], differences)
-    return lines
-
-
-def _kind_tables(summary: dict[str, Any]) -> list[str]:
-    """For each benchmark a table of kinds by controls: accuracy, its interval, and the chance level behind it."""
-    lines = []
-    for name, found in summary["benchmarks"].items():
-        against = {control: one["against_plain"] for control, one in found["controls"].items()}
-        against = {control: one for control, one in against.items() if "kinds" in one}
-        if not against:
-            continue
-        rows = []
-        for tag in ("question_type", "family"):
-            for value in sorted({value for one in against.values() for value in one["kinds"][tag]}):
-                row = [f"**{value}**" if tag == "question_type" else value]
-                for one in against.values():
-                    kind = one["kinds"][tag].get(value)
-                    mark = "" if kind is None or kind["verdict"] == "contains" else f", {kind['verdict']}"
-                    row.append(f"{percent(kind['accuracy'])}, {100 * kind['chance']:.1f}{mark}" if kind else "-")
-                rows.append(row)
-        lines += [f"### {name}: accuracy and chance level by kind", ""]
-        lines += table(["kind", *against], rows)
-    return lines
-
-
-def _detail_tables(summary: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, found in summary["benchmarks"].items():
-        if "choice" not in found["plain"]:
-            continue
-        choice = found["plain"]["choice"]
-        test = choice["letters"]["right"]
-        guessers = list(choice["chance"])
-        lines += [f"## {name}: multiple choice by kind", ""]
-        lines += [
-            f"Right letters {', '.join(f'{letter} {count}' for letter, count in test['counts'].items())} "
-            f"(chi-square {test['chi_square']:.2f}, p = {test['p_value']:.2f}); "
-            f"said {', '.join(f'{letter} {count}' for letter, count in choice['letters']['said'].items())}.",
-            "",
-        ]
-        rows = []
-        for tag, values in choice["by"].items():
-            for value, one in values.items():
-                levels = [f"{100 * one['chance'][guesser]:.1f}" for guesser in guessers]
-                rows.append([tag, value, one["accuracy"]["n"], percent(one["accuracy"]), *levels])
-        lines += table(["by", "kind", "questions", "accuracy", *(f"chance: {name}" for name in guessers)], rows)
-    return lines

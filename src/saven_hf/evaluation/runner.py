@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..data.prompts import LETTERS
+from ..savenvideo.media import open_media
+from ..savenvideo.media_errors import MediaError, NoFramesError
+from ..training.cache import process_share
 from ..version import __version__
 from ..world.video import written_whole
-from .adapters import Adapter, Asked
-from .benchmarks import FORMS, Benchmark, Item
-from .controls import PLAIN, Control
+from .adapters import Adapter, Asked, ProtocolError
+from .benchmarks import FORMS, Benchmark, Item, Pair
+from .controls import PLAIN, Control, ControlError
 
 
 # Videos whose questions are batched together, and written together. A run that is continued starts at such a group, so
 # that its batches, and with them the last bits of its sums, are those of a run that never stopped.
 VIDEOS_AT_ONCE = 16
+PROTOCOLS = ("generate", "likelihood")
 _MANIFEST = "run.json"
 
 
@@ -52,6 +60,12 @@ def claim_folder(out_dir: str | os.PathLike, settings: dict[str, Any]) -> Path:
     return out
 
 
+def items_path(out_dir: Path, benchmark: Benchmark, control: Control, protocol: str = "generate") -> Path:
+    """`items/<benchmark>.<control>.jsonl`; log-likelihoods have a file of their own beside it."""
+    suffix = "" if protocol == "generate" else f".{protocol}"
+    return Path(out_dir) / "items" / f"{benchmark.name}.{control.name}{suffix}.jsonl"
+
+
 def run(
     benchmark: Benchmark,
     adapter: Adapter,
@@ -59,57 +73,116 @@ def run(
     control: Control = PLAIN,
     forms: Collection[str] = FORMS,
     progress: bool = True,
+    protocol: str = "generate",
 ) -> list[dict[str, Any]]:
     """Ask everything, or what an earlier run left unasked.
 
+    Under `accelerate launch` or `torchrun` each process takes its share of the groups of videos, and the file is the
+    one that a single process writes.
+
     Args:
         forms: of items that are asked.
-        out_dir: `items/<benchmark>.<control>.jsonl` is written there, a line for each item as soon as its group of
-            videos is answered.
+        out_dir: a line for each item is written to `items_path` as soon as its group of videos is answered.
+        protocol: "generate" (say something, which is parsed) or "likelihood" (weigh the options, or the answers of a
+            closed set; the most probable one counts). Open items are left out of the latter.
 
     Returns:
-        One row an item, in order: the item's fields, "prompt", "output", what `Benchmark.score` gives, "fed".
+        One row an item, in order: the item's fields, "prompt", "output", what `Benchmark.score` gives, "fed"; "error"
+        where the medium could not be read or edited: such an item counts as wrong.
     """
-    path = Path(out_dir) / "items" / f"{benchmark.name}.{control.name}.jsonl"
+    path = items_path(out_dir, benchmark, control, protocol)
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = {
-        video: [_under(control, item) for item in benchmark.items(video) if item.form in forms]
+        video: [
+            turned
+            for item in benchmark.items(video)
+            if item.form in forms and (protocol == "generate" or item.options or benchmark.closed_set(item))
+            for turned in _under(control, item)
+        ]
         for video in benchmark.video_ids
     }
-    groups = [
-        benchmark.video_ids[first : first + VIDEOS_AT_ONCE]
-        for first in range(0, len(benchmark.video_ids), VIDEOS_AT_ONCE)
-    ]
-    rows = _read_whole_groups(path, [[item for video in group for item in asked[video]] for group in groups])
-    total = sum(map(len, asked.values()))
-    with (
-        open(path, "a", encoding="utf-8") as file,
-        tqdm(
-            total=total, initial=len(rows), unit="question", desc=f"{benchmark.name} {control.name}",
-            disable=not progress,
-        ) as bar,
-    ):  # fmt: skip
-        done = len(rows)
-        for group in groups:
-            items = [item for video in group for item in asked[video]]
-            if done > 0:  # whole groups only, see `_read_whole_groups`
-                done -= len(items)
+    videos = list(benchmark.video_ids)
+    groups = [videos[first : first + VIDEOS_AT_ONCE] for first in range(0, len(videos), VIDEOS_AT_ONCE)]
+    wanted = [[item for video in group for item in asked[video]] for group in groups]
+    rank, processes = process_share()
+    parts = path.with_suffix(".parts")
+    rows = _read_whole_groups(path, wanted, cut=rank == 0)
+    begun, done = 0, 0
+    while begun < len(groups) and done + len(wanted[begun]) <= len(rows):
+        done += len(wanted[begun])
+        begun += 1
+    if processes > 1:
+        parts.mkdir(exist_ok=True)
+    with tqdm(
+        total=sum(map(len, wanted)), initial=len(rows), unit="question", desc=f"{benchmark.name} {control.name}",
+        disable=not progress or rank > 0,
+    ) as bar:  # fmt: skip
+        for number in range(begun, len(groups)):
+            part = parts / f"{number:06d}.jsonl"
+            if part.is_file() and _identities(_read(part)) == [_identity(**asdict(item)) for item in wanted[number]]:
+                answered = _read(part)
+                bar.update(len(answered))
+            elif (number - begun) % processes == rank:
+                answered = _answer(benchmark, adapter, control, groups[number], asked, bar, protocol)
+            else:
                 continue
-            answered = _answer(benchmark, adapter, control, group, asked, bar)
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in answered)
-            file.flush()
-            rows.extend(answered)
+            if processes > 1:
+                with written_whole(part) as partial:
+                    Path(partial).write_text(_lines(answered), encoding="utf-8")
+            else:
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(_lines(answered))
+                rows.extend(answered)
+    if processes > 1:
+        _join(path, parts, begun, len(groups), rank)
+        rows = _read(path)
+    elif parts.is_dir():
+        shutil.rmtree(parts)
+    elif not path.exists():
+        path.touch()
     return rows
 
 
-def _under(control: Control, item: Item) -> Item:
-    """The item with its times moved as the control moves the clock."""
-    return replace(
+def wait_for_all() -> None:
+    """Until all processes are here."""
+    if process_share()[1] > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def _join(path: Path, parts: Path, first: int, last: int, rank: int) -> None:
+    """What all processes have answered becomes one file, in order."""
+    wait_for_all()
+    if rank == 0:
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        with written_whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
+            file.write(before)
+            for number in range(first, last):
+                file.write((parts / f"{number:06d}.jsonl").read_text(encoding="utf-8"))
+        shutil.rmtree(parts)
+    wait_for_all()
+
+
+def _under(control: Control, item: Item) -> Iterator[Item]:
+    """The item with its times moved as the control moves the clock, once for each rotation of its options."""
+    moved = replace(
         item,
         question=control.text(item.question),
         answer=item.answer if item.form == "choice" else control.text(item.answer),
         options=tuple(map(control.text, item.options)),
     )
+    if not control.circular:
+        yield moved
+        return
+    for by in control.rotations(len(item.options)) if item.form == "choice" else ():
+        options = moved.options[by:] + moved.options[:by]
+        letter = LETTERS[(LETTERS.index(moved.answer) - by) % len(options)]
+        yield replace(moved, id=f"{item.id}~{by}", options=options, answer=letter)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Asking
 
 
 def _answer(
@@ -119,27 +192,121 @@ def _answer(
     videos: list[str],
     items: dict[str, list[Item]],
     bar: tqdm,
+    protocol: str,
 ) -> list[dict[str, Any]]:
-    asked = []
-    for video in videos:
-        if items[video]:
-            watched = adapter.watch(control.edited(benchmark.media(video)), control)
-            asked.extend(Asked(watched, benchmark.prompt(item), item) for item in items[video])
-    outputs = adapter.answer(asked, bar)
-    return [
-        {
-            **asdict(one.item),
-            "options": list(one.item.options),
+    asked: list[Asked] = []
+    failed: dict[str, str] = {}
+    keeps = benchmark.keeps_edits or not control.edits_file
+    with nullcontext() if keeps else TemporaryDirectory(prefix="saven-edit-") as folder:
+        for video in videos:
+            if not items[video]:
+                continue
+            try:
+                shown = _edited(benchmark, control, video, folder and Path(folder))
+                watched = adapter.watch(shown, control)
+            except MediaError as error:
+                failed[video] = " ".join(str(error).split())
+                bar.update(len(items[video]))
+                continue
+            for item in items[video]:
+                # An answer's own record of what was fed: a question may choose its frames.
+                own = replace(watched, fed=dict(watched.fed))
+                asked.append(Asked(own, benchmark.prompt(item, watched.frame_times), item))
+        if protocol == "generate":
+            outputs = adapter.answer(asked, bar)
+            verdicts = [benchmark.score(one.item, output) for one, output in zip(asked, outputs, strict=True)]
+        else:
+            outputs, verdicts = _weigh(benchmark, adapter, asked, bar)
+    answered = {
+        (one.item.video_id, one.item.id): {
+            **one.item.as_row(),
             "prompt": one.prompt,
             "output": output,
-            **benchmark.score(one.item, output),
+            **verdict,
             "fed": one.watched.fed,
         }
-        for one, output in zip(asked, outputs, strict=True)
+        for one, output, verdict in zip(asked, outputs, verdicts, strict=True)
+    }
+    return [
+        answered.get((video, item.id)) or _failure(benchmark, item, failed[video])
+        for video in videos
+        for item in items[video]
     ]
 
 
-def _read_whole_groups(path: Path, groups: list[list[Item]]) -> list[dict[str, Any]]:
+def _failure(benchmark: Benchmark, item: Item, error: str) -> dict[str, Any]:
+    verdict = {**benchmark.score(item, ""), "correct": False}
+    return {**item.as_row(), "prompt": "", "output": "", **verdict, "fed": {}, "error": error}
+
+
+def _edited(benchmark: Benchmark, control: Control, video: str, folder: Path | None) -> Path | Pair:
+    media = benchmark.media(video)
+    if not control.edits_file:
+        return media
+    if isinstance(media, Pair):
+        raise NoFramesError(f"{control.name} edits a video file, and {video} is an image and a sound.")
+    return control.edited(media, _partner(benchmark, video) if control.swap else None, folder)
+
+
+def _partner(benchmark: Benchmark, video: str) -> Path:
+    """The next video of the benchmark, round and round, that has sound.
+
+    Raises:
+        ControlError: there is no other.
+    """
+    videos = list(benchmark.video_ids)
+    at = videos.index(video)
+    for other in videos[at + 1 :] + videos[:at]:
+        try:
+            media = benchmark.media(other)
+            if isinstance(media, Pair):
+                continue
+            with open_media(media) as opened:
+                if opened.has_audio:
+                    return media
+        except MediaError:
+            continue
+    raise ControlError(f"swap takes the sound of another video, and {benchmark.name} has no other one with sound.")
+
+
+def _weigh(
+    benchmark: Benchmark, adapter: Adapter, asked: list[Asked], bar: tqdm
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """The most probable answer of each question, and a verdict; probabilities are means over an answer's tokens."""
+    if not hasattr(adapter, "likelihoods"):
+        raise ProtocolError(f"{type(adapter).__name__} has no log-likelihoods: use the protocol 'generate'.")
+    names, candidates = [], []
+    for one in asked:
+        closed = benchmark.closed_set(one.item)
+        names.append(closed or tuple(LETTERS[: len(one.item.options)]))
+        candidates.append(list(closed) or adapter.candidates(one.item))
+    outputs, verdicts = [], []
+    for one, those, found in zip(asked, names, adapter.likelihoods(asked, candidates, bar), strict=True):
+        best = max(range(len(those)), key=lambda at: found[at].per_token)
+        verdict = benchmark.score(one.item, those[best])
+        if one.item.form == "choice":
+            verdict |= {"parsed": those[best], "correct": those[best] == one.item.answer, "rule": "likelihood"}
+        verdict["logprobs"] = {
+            name: [round(one.logprob, 4), one.tokens] for name, one in zip(those, found, strict=True)
+        }
+        outputs.append(those[best])
+        verdicts.append(verdict)
+    return outputs, verdicts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_whole_groups(path: Path, groups: list[list[Item]], cut: bool = True) -> list[dict[str, Any]]:
     """Rows of an earlier run, up to the last whole group; what follows is cut off the file.
 
     Nothing is cut off a file that holds all that is asked for and more.
@@ -151,11 +318,16 @@ def _read_whole_groups(path: Path, groups: list[list[Item]]) -> list[dict[str, A
     rows: list[dict[str, Any]] = []
     for group in groups:
         part = [json.loads(line) for line in lines[len(rows) : len(rows) + len(group)]]
-        if [_identity(**row) for row in part] != [_identity(**asdict(item)) for item in group]:
-            os.truncate(path, sum(map(len, lines[: len(rows)])))
+        if _identities(part) != [_identity(**asdict(item)) for item in group]:
+            if cut:
+                os.truncate(path, sum(map(len, lines[: len(rows)])))
             break
         rows.extend(part)
     return rows
+
+
+def _identities(rows: list[dict[str, Any]]) -> list[tuple]:
+    return [_identity(**row) for row in rows]
 
 
 def _identity(id: str, question: str, options, answer: str, **_) -> tuple:

@@ -6,6 +6,7 @@ same answers always give the same interval.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -142,3 +143,83 @@ def letter_test(letters: Iterable[str], alphabet: str = "ABCD") -> LetterTest:
     # The upper tail of the chi-square distribution, with one degree of freedom fewer than there are letters.
     half = torch.tensor([(len(alphabet) - 1) / 2, chi_square / 2], dtype=torch.float64)
     return LetterTest(counts, chi_square, torch.special.gammaincc(half[0], half[1]).item())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two runs over the same questions, and what sound and picture give together
+
+
+class McNemar(NamedTuple):
+    """Questions that only one of two runs has right, and how probable a difference as large is if both are as good."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
+    """McNemar's exact two-sided test. It takes questions as independent, which those on one video are not: where it
+    and the interval over videos disagree, believe the interval."""
+    one = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
+    other = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
+    if one == other:
+        return McNemar(one, other, 1.0)
+    n, fewer = one + other, min(one, other)
+    # Twice the lower tail of a fair coin, in logarithms: thousands of tosses pass the range of floats.
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(fewer + 1)
+    ]
+    return McNemar(one, other, min(1.0, 2 * math.fsum(map(math.exp, logs))))
+
+
+def synergy_interval(
+    both: Sequence[float], sound: Sequence[float], picture: Sequence[float], clusters: Sequence, **options
+) -> Interval:
+    """Accuracy with sound and picture minus the better of the accuracies with one of them, over the same questions.
+
+    The better one is chosen anew in each resample.
+    """
+    columns = np.stack([np.asarray(one, dtype=np.float64) for one in (both, sound, picture)], axis=-1)
+    columns = np.concatenate([columns, np.ones((len(columns), 1))], axis=-1)
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return (sums[..., 0] - np.maximum(sums[..., 1], sums[..., 2])) / sums[..., 3]
+
+    return bootstrap(columns, clusters, statistic, **options)
+
+
+class Stability(NamedTuple):
+    """Accuracy on random parts of a benchmark: mean, standard deviation, 5th and 95th percentile, by share."""
+
+    share: float
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+def subsampling(
+    values: Sequence[float],
+    clusters: Sequence,
+    shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0),
+    samples: int = 200,
+    seed: int = 0,
+) -> list[Stability]:
+    """How far accuracy moves if only a share of the videos is asked about, drawn without replacement: as Daily-Omni
+    reports it, with whole videos in place of questions."""
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        return []
+    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
+    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
+    rng = np.random.default_rng(seed)
+    found = []
+    for share in shares:
+        size = max(1, round(share * len(names)))
+        means = []
+        for _ in range(samples):
+            drawn = rng.permutation(len(names))[:size]
+            means.append(sums[drawn].sum() / counts[drawn].sum())
+        low, high = np.quantile(means, [0.05, 0.95])
+        found.append(Stability(share, float(np.mean(means)), float(np.std(means)), float(low), float(high)))
+    return found

@@ -22,10 +22,11 @@ from ..world.wordings import WORDINGS
 from .adapters import Adapter, MemoryAdapter
 from .benchmarks import Benchmark, Item
 from .parsing import normalise
-from .report import percent, table, write_report
+from .report import write_report
 from .runner import claim_folder, run
 from .statistics import balanced_accuracy, mean_interval
-from .world import rendered
+from .tables import percent, table
+from .world import rendered, scene_checksum
 
 
 OFFSETS = (0.5, 0.6, 0.8, 1.0, 1.3, 1.7, 2.0, 3.0)
@@ -81,6 +82,8 @@ class SyncBenchmark(Benchmark):
         size: (height, width) of the pictures.
     """
 
+    keeps_edits = True
+
     def __init__(
         self,
         split: str,
@@ -111,6 +114,9 @@ class SyncBenchmark(Benchmark):
 
     def media(self, video_id: str) -> Path:
         return rendered(self._scenes[video_id][0], self.media_dir, self.size)
+
+    def media_hash(self, video_id: str) -> str:
+        return f"scene:{scene_checksum(self._scenes[video_id][0], self.size)}"
 
     def items(self, video_id: str) -> list[Item]:
         offset = self._scenes[video_id][1]
@@ -213,7 +219,7 @@ def evaluate_sync_with(
     adapter: Adapter,
     out_dir: str | os.PathLike,
     split: str,
-    videos: int,
+    videos: int = DEFAULT_VIDEOS,
     media_dir: str | os.PathLike | None = None,
     offsets: Sequence[float] = OFFSETS,
     trained: Sequence[float] = TRAINED_OFFSETS,

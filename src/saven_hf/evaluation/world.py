@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -14,9 +13,7 @@ from ..world import Question, Scene, make_questions, sample_scene, write_video
 from ..world.splits import split_named
 from .adapters import Adapter, MemoryAdapter
 from .benchmarks import Benchmark, Item
-from .controls import PLAIN, control_named
-from .report import markdown, summarise, write_report
-from .runner import claim_folder, run
+from .evaluate import evaluate
 
 
 DEFAULT_VIDEOS, DEFAULT_PER_FORMAT = 400, 3
@@ -43,6 +40,8 @@ class WorldBenchmark(Benchmark):
         ValueError: an unknown split or form, or `videos` below 1.
     """
 
+    keeps_edits = True
+
     def __init__(
         self,
         split: str,
@@ -68,6 +67,10 @@ class WorldBenchmark(Benchmark):
 
     def media(self, video_id: str) -> Path:
         return rendered(self.scene(video_id), self.media_dir, self.size)
+
+    def media_hash(self, video_id: str) -> str:
+        """Of the scene: encoders promise no bytes."""
+        return f"scene:{scene_checksum(self.scene(video_id), self.size)}"
 
     def items(self, video_id: str) -> list[Item]:
         items, open_texts = [], set()
@@ -108,13 +111,17 @@ def _questions(split: str, seed: int, per_format: int) -> tuple[Question, ...]:
     return tuple(question for found in taken.values() for question in found.values())
 
 
+def scene_checksum(scene: Scene, size: tuple[int, int]) -> str:
+    """Of everything that makes a scene's file."""
+    return f"{zlib.crc32(repr((__version__, size, scene)).encode()):08x}"
+
+
 def rendered(scene: Scene, media_dir: Path, size: tuple[int, int]) -> Path:
     """The mp4 file of a scene, written if it is not there.
 
     Its name holds a checksum of the scene, so that a folder filled by another version is never taken for this one's.
     """
-    checksum = zlib.crc32(repr((__version__, size, scene)).encode())
-    path = Path(media_dir) / scene.split / f"{scene.video_id}-{checksum:08x}.mp4"
+    path = Path(media_dir) / scene.split / f"{scene.video_id}-{scene_checksum(scene, size)}.mp4"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(scene, path, size)
@@ -133,14 +140,12 @@ def evaluate_world(
     per_format: int = DEFAULT_PER_FORMAT,
     forms: Sequence[str] = ("choice", "open"),
     progress: bool = True,
+    protocols: Sequence[str] = ("generate",),
     **options,
 ) -> dict[str, Any]:
     """Ask a model about held-out videos of the world; run again, it goes on where it stopped.
 
-        run.json                            which model, which frames
-        items/world-iid.plain.jsonl         a line for each question: prompt, output, verdict, what was fed
-        items/world-iid.mute.jsonl          ... for each split and control
-        summary.json, report.md             all figures with intervals, and tables of them
+    Writes what `evaluate` writes, with `items/world-iid.plain.jsonl` and its like for each split and control.
 
     Args:
         model, processor: as `saven_hf.load` gives them.
@@ -153,6 +158,7 @@ def evaluate_world(
         seed: scene seed of the first video.
         per_format: questions of each of the three formats on a video.
         forms: of "choice" and "open".
+        protocols: see `evaluate`.
         options: `batch_size`, `max_new_tokens`, and how frames are sampled, see `MemoryAdapter`.
 
     Returns:
@@ -174,6 +180,7 @@ def evaluate_world(
         per_format=per_format,
         forms=forms,
         progress=progress,
+        protocols=protocols,
     )
 
 
@@ -182,20 +189,15 @@ def evaluate_with(
     out_dir: str | os.PathLike,
     splits: Sequence[str],
     controls: Sequence[str],
-    videos: int,
+    videos: int = DEFAULT_VIDEOS,
     media_dir: str | os.PathLike | None = None,
     progress: bool = True,
+    protocols: Sequence[str] = ("generate",),
     **benchmark,
 ) -> dict[str, Any]:
     """`evaluate_world` for any adapter."""
-    chosen = [PLAIN, *(control for control in map(control_named, controls) if control != PLAIN)]
     folder = Path(media_dir) if media_dir is not None else Path(out_dir) / "videos"
     worlds = [WorldBenchmark(split, videos, folder, **benchmark) for split in splits]
-    out = claim_folder(out_dir, {**adapter.settings, **benchmark})
-    runs = {
-        world.name: {control: run(world, adapter, out, control, control.forms, progress) for control in chosen}
-        for world in worlds
-    }
-    summary = {"settings": adapter.settings, **summarise(runs)}
-    notes = [f"Settings: `{json.dumps(adapter.settings)}`", ""]
-    return write_report(out, summary, markdown(summary, "The world", notes))
+    return evaluate(
+        worlds, adapter, out_dir, controls, protocols, progress, "The world", benchmark, lambda control: control.forms
+    )

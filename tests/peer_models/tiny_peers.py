@@ -1,0 +1,122 @@
+"""Qwen2.5-Omni's thinker and VideoLLaMA3, built from configs with random weights, saved as folders."""
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+
+_OMNI_TOKENS = {
+    "image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>",
+    "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
+}  # fmt: skip
+_OMNI_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
+    "{% if part.type == 'video' %}<|vision_bos|><|VIDEO|><|vision_eos|>"
+    "{% elif part.type == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|>"
+    "{% elif part.type == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+_LLAMA_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
+    "{% if part.type == 'video' %}<|video_pad|>{% elif part.type == 'image' %}<|image_pad|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+
+
+def tokenizer(special, template):
+    """Bytes as tokens, and special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={char: at for at, char in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    from tokenizers import decoders
+
+    core.decoder = decoders.ByteLevel()
+    names = ["<|im_start|>", "<|im_end|>", "<|pad|>", *special.values()]
+    core.add_special_tokens(names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>", chat_template=template,
+        extra_special_tokens=special,
+    )  # fmt: skip
+
+
+def save_omni(folder):
+    from transformers import (
+        Qwen2_5OmniProcessor,
+        Qwen2_5OmniThinkerConfig,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        Qwen2VLVideoProcessor,
+        WhisperFeatureExtractor,
+    )
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+    words = tokenizer(_OMNI_TOKENS, _OMNI_TEMPLATE)
+    ids = {name: words.convert_tokens_to_ids(token) for name, token in _OMNI_TOKENS.items()}
+    size = {"shortest_edge": 28 * 28, "longest_edge": 4 * 28 * 28}
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config={
+            "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "output_dim": 32,
+            "num_mel_bins": 128, "n_window": 100,
+        },
+        vision_config={
+            "hidden_size": 16, "depth": 1, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32,
+            "fullatt_block_indexes": [0], "window_size": 112,
+        },
+        text_config={
+            "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4},
+        },
+        audio_token_id=ids["audio_token"], image_token_id=ids["image_token"], video_token_id=ids["video_token"],
+        audio_start_token_id=ids["audio_bos_token"], audio_end_token_id=ids["audio_eos_token"],
+        vision_start_token_id=ids["vision_bos_token"], vision_end_token_id=ids["vision_eos_token"],
+        audio_token_index=ids["audio_token"], image_token_index=ids["image_token"],
+        video_token_index=ids["video_token"], pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+    Qwen2_5OmniProcessor(
+        Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size),
+        WhisperFeatureExtractor(feature_size=128, chunk_length=300), words, chat_template=_OMNI_TEMPLATE,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_videollama3(folder):
+    from transformers import (
+        VideoLlama3Config,
+        VideoLlama3ForConditionalGeneration,
+        VideoLlama3ImageProcessor,
+        VideoLlama3Processor,
+        VideoLlama3VideoProcessor,
+    )
+
+    special = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    words = tokenizer(special, _LLAMA_TEMPLATE)
+    config = VideoLlama3Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "patch_size": 14,
+        },
+        text_config={
+            "model_type": "qwen2", "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+        },
+        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = VideoLlama3ForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+    size = {"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}
+    VideoLlama3Processor(
+        VideoLlama3ImageProcessor(size=size), words, VideoLlama3VideoProcessor(size=size),
+        chat_template=_LLAMA_TEMPLATE,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
