@@ -18,7 +18,7 @@ demo: $(READY) ## set up, then ask the embedded model about an unseen mp4 and sh
 	$(BIN)/saven demo --seed $(SEED)
 
 test: $(READY) ## run the tests (everything but slow and GPU tests)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist loadfile
 
 test-slow: $(READY) ## run the slow tests, and the GPU tests where there is a GPU
 	$(BIN)/python -m pytest -m "slow or gpu"
