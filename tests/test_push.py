@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -19,7 +21,7 @@ from saven_hf.push import PushError, plan_upload, push
 
 ROOT = Path(__file__).parents[1]
 SHARD = "data/qa/train-00000-of-00001.parquet"
-TINY = ROOT / "hub_configs" / "savenvideo-tiny"
+MODEL = ROOT / "hub_configs" / "savenvideo-7b"  # without weights
 
 
 @pytest.fixture
@@ -50,9 +52,15 @@ def test_a_dataset_arrives_as_planned(hub, dataset, tmp_path):
     shutil.copytree(dataset, folder)
     (folder / "data" / "qa" / "train.99.partial").write_bytes(b"half")
     (folder / ".env").write_text("HF_TOKEN=secret")
+    (folder / "work" / "caption").mkdir(parents=True)
+    (folder / "work" / "caption" / "a.json").write_text("{}")
     plan = plan_upload(folder, "me/savenvid")
     assert plan.repo_type == "dataset" and plan.bytes == sum((folder / name).stat().st_size for name in names(plan))
-    assert dict(plan.left_out) == {".env": "may hold secrets", "data/qa/train.99.partial": "not complete"}
+    assert dict(plan.left_out) == {
+        ".env": "may hold secrets",
+        "data/qa/train.99.partial": "not complete",
+        "work/caption/a.json": "state of building",
+    }
     url = push(plan, private=True, message="The first rows")
     arrived = hub.files("dataset", "me/savenvid")
     assert sorted({*arrived} - {".gitattributes"}) == names(plan)
@@ -68,9 +76,7 @@ def test_a_dataset_arrives_as_planned(hub, dataset, tmp_path):
     assert not [request for request in hub.requests[before:] if request.startswith("PUT")]
 
 
-def test_what_was_pushed_streams_without_our_package(hub, dataset, tmp_path):
-    push(plan_upload(dataset, "me/savenvid"))
-    code = """
+READ = """
 import sys
 sys.modules["saven_hf"] = None  # as if it were not installed
 from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
@@ -82,26 +88,72 @@ print(len(list(load_dataset("me/savenvid", "captions", split="train"))))
 messages = next(iter(load_dataset("me/savenvid", "sft", split="train", streaming=True)))
 print(messages["messages"][0]["content"][0], tuple(messages["videos"][0][0].shape))
 """
+
+
+def read_without_our_package(endpoint, home):
+    """A process that knows nothing of saven_hf streams the dataset from a server."""
     pytest.importorskip("torchcodec", reason="datasets decodes videos with torchcodec")
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "",
-    }
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr + "\n".join(hub.requests)
+    own = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "HF_TOKEN": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", READ], capture_output=True, text=True, env={**os.environ, **own}, check=False
+    )
+    assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[0] == "['qa', 'captions', 'videos', 'sft'] ['train']"
     assert said[1].startswith("VideoDecoder (3, 64, 64) ") and said[2] == "48"
     assert said[3] == "{'type': 'video', 'text': None} (3, 64, 64)"
+
+
+def test_what_was_pushed_streams_without_our_package(hub, dataset, tmp_path):
+    push(plan_upload(dataset, "me/savenvid"))
+    read_without_our_package(hub.endpoint, tmp_path / "home")
     assert any(request.startswith("GET /datasets/me/savenvid/resolve/") for request in hub.requests)
+
+
+@pytest.mark.slow
+def test_a_server_of_others_serves_it_too(dataset, tmp_path):
+    """olah is a mirror of the Hub that others wrote; here it serves a git repository of what we would push."""
+    olah = shutil.which("olah-cli")
+    if olah is None:
+        pytest.skip("there is no olah-cli: pip install olah==0.5.4, in an environment of its own")
+    repository = tmp_path / "mirror" / "datasets" / "me" / "savenvid"
+    plan = plan_upload(dataset, "me/savenvid")
+    for name in names(plan):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset / name, repository / name)
+    who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-qm", "rows"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = f"""
+[basic]
+host = "127.0.0.1"
+port = {port}
+repos-path = "{tmp_path / "repos"}"
+mirrors-path = ["{tmp_path / "mirror"}"]
+[accessibility]
+offline = true
+"""
+    (tmp_path / "olah.toml").write_text(settings)
+    server = subprocess.Popen([olah, "-c", tmp_path / "olah.toml"], cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and server.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        read_without_our_package(f"http://127.0.0.1:{port}", tmp_path / "home")
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 def test_a_dry_run_sends_and_writes_nothing(hub, dataset, tmp_path, capsys):
     model = tmp_path / "model"
-    shutil.copytree(TINY, model)
+    shutil.copytree(MODEL, model)
     for folder in (dataset, model):
         before = sorted(path for path in folder.rglob("*"))
         assert main(["push", str(folder), "me/thing", "--dry-run"]) == 0
@@ -116,7 +168,7 @@ def test_a_dry_run_sends_and_writes_nothing(hub, dataset, tmp_path, capsys):
 
 def test_a_model_gets_a_card_and_comes_back(hub, tmp_path, capsys):
     model = tmp_path / "model"
-    shutil.copytree(TINY, model)
+    shutil.copytree(MODEL, model)
     (model / "checkpoint-5").mkdir()
     (model / "checkpoint-5" / "optimizer.pt").write_bytes(b"state")
     plan = plan_upload(model, "me/tiny")
@@ -128,7 +180,7 @@ def test_a_model_gets_a_card_and_comes_back(hub, tmp_path, capsys):
     assert sorted({*arrived} - {".gitattributes"}) == names(plan)
     assert arrived["README.md"].decode() == plan.made_card == (model / "README.md").read_text()
     back = huggingface_hub.snapshot_download("me/tiny", cache_dir=tmp_path / "cache")
-    assert (Path(back) / "config.json").read_bytes() == (TINY / "config.json").read_bytes()
+    assert (Path(back) / "config.json").read_bytes() == (MODEL / "config.json").read_bytes()
 
 
 def test_an_adapter(tmp_path):

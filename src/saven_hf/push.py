@@ -37,6 +37,8 @@ _LEFT_OUT = {
     "*/.DS_Store": "made by the file manager",
     ".cache/*": "a cache",
     "*/.cache/*": "a cache",
+    "work/*": "state of building",
+    "quarantine.jsonl": "state of building",
     "checkpoint-*/*": "state of training",
     "*optimizer.pt": "state of training",
     "*scheduler.pt": "state of training",

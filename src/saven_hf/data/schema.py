@@ -291,8 +291,8 @@ class WorldRow(QaRow):
     """A question on a video of the procedural world, whose truth is known; without options it is open only."""
 
     answer_text: str
-    checks: WorldChecks
-    provenance: WorldProvenance
+    checks: WorldChecks  # type: ignore[misc]
+    provenance: WorldProvenance  # type: ignore[misc]
 
 
 ROWS: dict[str, type] = {"qa": QaRow, "captions": CaptionRow, "videos": VideoRow, "sft": SftRow, "world": WorldRow}
