@@ -32,5 +32,6 @@ def test_a_solver_answers_from_both_captions_and_is_at_chance_with_one():
     assert len(rows) > 500
     assert accuracy(rows, True, True) >= 0.95
     for visual, audio in ((True, False), (False, True)):
-        assert accuracy(rows, visual, audio) < 0.5, (visual, audio)
+        # The best guesser reaches 0.39 on average: options of some families differ in both streams.
+        assert accuracy(rows, visual, audio) < 0.45, (visual, audio)
     assert abs(accuracy(rows, False, False) - 0.25) < 0.08

@@ -129,6 +129,8 @@ def _range_test(text: str, again: bool, pictures, sounds):
         return agrees
     if again:
         given_events, given, asked = (sounds, heard, pictures) if heard else (pictures, seen, sounds)
+        if given_events is None and asked is None:
+            return lambda option: True
         if given_events is None or asked is None:
             own = asked if asked is not None else given_events
             if asked is None:  # the other time is not the one when the given thing is there
@@ -164,9 +166,12 @@ def _pair_test(question: str, is_before: bool, is_after: bool, pictures, sounds)
     if times:
         middles = [sum(times) / len(times)]
     else:
-        spans = zip(edges, edges[1:], strict=False)
-        middles = [(a + b) / 2 for a, b in spans
-                   if all((one := _at(events, (a + b) / 2)) and one.kind == kind for events, kind in known)]  # fmt: skip
+        every = [(start + end) / 2 for start, end in zip(edges, edges[1:], strict=False)]
+        middles = [
+            middle
+            for middle in every
+            if all((one := _at(events, middle)) is not None and one.kind == kind for events, kind in known)
+        ]
     found = []
     for middle in middles:
         if is_after:
