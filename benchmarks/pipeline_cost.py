@@ -92,7 +92,8 @@ def main() -> None:
         hours = stage.gpu_hours(videos, arguments.read, arguments.write)
         total += hours
         print(
-            f"| {stage.name} | {stage.model} | {stage.calls:.0f} | {stage.read:.0f} | {stage.write:.0f} | {hours:,.0f} |"
+            f"| {stage.name} | {stage.model} | {stage.calls:.0f} | {stage.read:.0f} | {stage.write:.0f} "
+            f"| {hours:,.0f} |"
         )
     print(f"| all of {videos:,.0f} videos | | | | | {total:,.0f} |")
 

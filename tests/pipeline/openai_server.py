@@ -40,7 +40,7 @@ class OpenAIServer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with server.lock:
                     server.requests.append(body)
-                    server.headers.append(dict(self.headers))
+                    server.headers.append({name.lower(): value for name, value in self.headers.items()})
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)
                     fault = server.faults.pop(0) if server.faults else None

@@ -88,7 +88,7 @@ def test_no_more_requests_at_once_than_asked_for_and_tokens_are_counted(monkeypa
         used = asked.usage()
         assert (used["calls"], used["prompt_tokens"], used["completion_tokens"]) == (12, 1200, 120)
         assert used["cost"] == pytest.approx((1200 * 2 + 120 * 10) / 1e6)
-        assert server.headers[0]["Authorization"] == "Bearer secret" and server.requests[0]["top_k"] == 1
+        assert server.headers[0]["authorization"] == "Bearer secret" and server.requests[0]["top_k"] == 1
         assert "secret" not in repr(asked.settings)
         asked.close()
 

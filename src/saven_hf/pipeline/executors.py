@@ -34,8 +34,13 @@ def read_plan(work: Work) -> tuple[Settings, list[VideoTask]]:
 class Share:
     """A step of a datatrove pipeline: every `world_size`-th video, from the `rank`-th on, through all stages."""
 
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = os.fspath(folder)
+    def __init__(self, folder: str | os.PathLike, quiet: bool = False):
+        self.folder, self.quiet = os.fspath(folder), quiet
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self.quiet:  # in a process of datatrove's, before it says anything
+            _quiet()
 
     def __call__(self, data, rank: int = 0, world_size: int = 1) -> Iterator[str]:
         work = Work(self.folder)
@@ -87,17 +92,21 @@ def run_tasks(
         raise PipelineError(f"There is no executor {executor!r}: choose one of {', '.join(EXECUTORS)}.")
     folder = Path(out) / "work"
     logs = os.path.abspath(folder / "logs")
-    share = [Share(os.path.abspath(folder))]
+    share = [Share(os.path.abspath(folder), quiet=executor != "slurm")]
     # Not datatrove's own markers of completed tasks: stages know better what is done, and a file may have changed.
     common = {"tasks": tasks, "workers": workers, "skip_completed": False}
     try:
         if executor == "local":
-            _quiet("local", "LocalPipelineExecutor")(share, logging_dir=logs, **common).run()
+            from datatrove.executor.local import LocalPipelineExecutor
+
+            _quiet()
+            LocalPipelineExecutor(share, logging_dir=logs, **common).run()
         elif executor == "ray":
-            _check_ray()
-            _quiet("ray", "RayPipelineExecutor")(
-                share, logging_dir=logs, cpus_per_task=1, log_first=False, **common
-            ).run()
+            from datatrove.executor.ray import RayPipelineExecutor
+
+            _quiet()
+            _start_ray()
+            RayPipelineExecutor(share, logging_dir=logs, **common).run()
         else:
             return _submit(share, out, options or {}, slurm or {}, logs, common)
     except ImportError as error:
@@ -105,34 +114,20 @@ def run_tasks(
     return None
 
 
-def _check_ray() -> None:
+def _start_ray() -> None:
+    """Connect to the cluster that ray finds, or start one on this machine."""
     try:
-        import ray  # noqa: F401
+        import ray
     except ImportError as error:
         raise PipelineError("--executor ray needs the ray package: pip install 'saven-hf[ray]'.") from error
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
 
 
-def _quiet(module: str, name: str):
-    """An executor of datatrove that does not write its log to the terminal, where progress is shown."""
-    import importlib
+def _quiet() -> None:
+    """Datatrove's log does not go to the terminal, where progress is shown."""
+    from loguru import logger
 
-    kind = getattr(importlib.import_module(f"datatrove.executor.{module}"), name)
-
-    class Quiet(kind):
-        def _run_for_rank(self, *arguments, **options):
-            from loguru import logger
-
-            logger.disable("datatrove")
-            return super()._run_for_rank(*arguments, **options)
-
-        def run(self):
-            from loguru import logger
-
-            logger.disable("datatrove")
-            return super().run()
-
-    Quiet.__name__ = name
-    return Quiet
+    logger.disable("datatrove")
 
 
 def _submit(share: list, out, options: dict, slurm: dict, logs: str, common: dict) -> str:
