@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from batches import gap, inputs_for, logits_of
+from clip import render
+from test_connectors import shaken_model
 from test_from_components import CONNECTOR, beats, language_model, same_weights, siglip_vision
 from test_tower_features import clip, inputs, make, waveform
 from tiny import QFORMER, SPEECH, tiny_model, video_media
@@ -18,7 +20,7 @@ from transformers import (
 from saven_hf.savenvideo.feature_extraction_speech import SAVEnVideoSpeechFeatureExtractor
 from saven_hf.savenvideo.layout import NO_TIME, speech_column_times
 from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
-from saven_hf.training.cache import FeatureCache, build_cache
+from saven_hf.training.cache import FeatureCache, build_cache, list_media
 from saven_hf.training.stages import apply_stage
 
 
@@ -96,10 +98,11 @@ class TestTower:
         model.get_video_features(**data)
         assert caught[0].eq(-1.5).all()
 
+    @torch.no_grad()
     def test_it_is_heard_by_every_connector_that_takes_it(self):
         for kind in ("avts", "mlp", "mlp_pool", "causal_qformer"):
             settings = QFORMER if kind == "causal_qformer" else {"resampler_type": kind, "speech_config": SPEECH}
-            model = tiny_model(**settings)
+            model = shaken_model(**settings)
             medium = video_media(speech=True)
             before = model.get_video_features(**medium).pooler_output[0]
             medium["speech_features"] = medium["speech_features"] + 1.0
@@ -201,7 +204,7 @@ def test_from_components(tmp_path):
     language_model(folders["text"])
     whisper = WhisperForConditionalGeneration(WhisperConfig(**SPEECH))
     whisper.save_pretrained(folders["speech"])
-    settings = {**CONNECTOR, "resampler_type": "causal_qformer", "qformer_rows": 9}
+    settings = {**CONNECTOR, "resampler_type": "causal_qformer", "qformer_rows": 9, "window_seconds": 2.0}
     model = SAVEnVideoForConditionalGeneration.from_components(**folders, **settings)
     assert same_weights(whisper.model.encoder, model.model.speech_tower)
     assert not any(parameter.is_meta for parameter in model.parameters())
@@ -214,13 +217,11 @@ def test_from_components(tmp_path):
 
 
 def test_the_cache_keeps_it(tmp_path):
-    from clip import render
-
     model, processor = make(**QFORMER)
-    path = render(tmp_path / "clip.mp4")
-    from saven_hf.training.cache import list_media
-
-    build_cache(list_media(tmp_path), tmp_path / "cache", model, processor, progress=False)
+    path = tmp_path / "media" / "clip.mp4"
+    path.parent.mkdir()
+    render(path)
+    build_cache(list_media(path.parent), tmp_path / "cache", model, processor, progress=False)
     cached = FeatureCache(tmp_path / "cache")[path]
     direct = model.encode_towers(path, processor)
     assert len(direct.speech_times) > 10 and direct.speech.shape[1:] == (5, 20)
