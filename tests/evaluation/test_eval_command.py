@@ -22,7 +22,17 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
 
 
 def test_a_baseline_beside_another(tmp_path, capsys):
-    words = ["eval", "--benchmark", "world", "--videos", "3", "--data", str(tmp_path / "videos"), "--control", "circular"]
+    words = [
+        "eval",
+        "--benchmark",
+        "world",
+        "--videos",
+        "3",
+        "--data",
+        str(tmp_path / "videos"),
+        "--control",
+        "circular",
+    ]
     for rule in ("random", "always-a"):
         assert main([*words, "--baseline", rule, "--out", str(tmp_path / rule)]) == 0
     assert main(["eval", "compare", str(tmp_path / "random"), str(tmp_path / "always-a")]) == 0
