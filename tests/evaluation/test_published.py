@@ -145,6 +145,8 @@ def test_music_avqa_scores_as_its_script_does(music, tmp_path):
     assert len(found["exact"]) == 13
     assert found["normalised"]["All"] == pytest.approx(100 * 2 / 3, abs=1) and summary["accuracy"] > 0.6
     assert found["normalised"]["All"] > found["exact"]["All"]  # underscores
+    lines = (tmp_path / "run" / "music-avqa-test.predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["answer"] for line in lines] != [] and len(lines) == len(rows)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "MUSIC-AVQA's table, percent" in report and "| synthetic | exact |" in report
     assert "\\toprule" in (tmp_path / "run" / "tables.tex").read_text()
@@ -242,10 +244,12 @@ def test_video_mme_both_scorers(mme, tmp_path):
     assert summary["accuracy"] == pytest.approx(4 / 6)
     assert found["plain"]["choice"]["unparsable"] == 6 and found["denominator"]["asked"] == 18
     runs = [json.loads(line) for line in (tmp_path / "run/items/videomme.plain.jsonl").read_text().splitlines()]
-    benchmark.export(runs, tmp_path / "results.json")
-    # What is written reads as the template that results are handed in as.
-    media(tmp_path, *(f"{video:03d}.mp4" for video in range(1, 7)))
-    assert len(VideoMME(tmp_path / "results.json").video_ids) == 6
+    # What is written reads as the template that results are handed in as, and holds the answers.
+    results = tmp_path / "run" / "videomme.results.json"
+    media(tmp_path / "run", *(f"{video:03d}.mp4" for video in range(1, 7)))
+    assert len(VideoMME(results).video_ids) == 6
+    written = [question["response"] for video in json.loads(results.read_text()) for question in video["questions"]]
+    assert written == responses and len(runs) == 18
 
 
 def test_video_mme_template_with_trailing_commas_and_old_names(tmp_path):

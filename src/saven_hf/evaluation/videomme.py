@@ -179,8 +179,8 @@ class VideoMME(PublishedBenchmark):
             Table("By the published script", ["videos", "by", "kind", "%"], kinds),
         ]
 
-    def export(self, rows: list[dict[str, Any]], path: str | os.PathLike) -> None:
-        """Write answers as the published script reads them."""
+    def export(self, rows: list[dict[str, Any]], folder: Path) -> None:
+        """`<name>.results.json`, the template that the published script reads."""
         videos: dict[str, dict[str, Any]] = {}
         for row in rows:
             facts = self._facts[row["video_id"]]
@@ -194,7 +194,7 @@ class VideoMME(PublishedBenchmark):
                 "options": [f"{letter}. {text}" for letter, text in zip(LETTERS, row["options"], strict=False)],
                 "answer": row["answer"], "response": row["output"],
             })  # fmt: skip
-        with written_whole(path) as partial:
+        with written_whole(folder / f"{self.name}.results.json") as partial:
             Path(partial).write_text(json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
