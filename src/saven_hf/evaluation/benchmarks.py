@@ -141,8 +141,9 @@ class Benchmark(ABC):
         """Tables of the benchmark's own, beside those that every benchmark has."""
         return []
 
-    def export(self, rows: list[dict[str, Any]], folder: Path) -> None:
-        """Write the answers as the benchmark's published script reads them, where it has one."""
+    def files(self, rows: list[dict[str, Any]]) -> dict[str, str]:
+        """Files that hold the answers as published scripts read them: what is in each, by name."""
+        return {}
 
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Figures of the benchmark's own, as JSON; such as those of its published script."""

@@ -93,7 +93,9 @@ def evaluate(
     for one in benchmarks:
         found, plain = summary["benchmarks"][one.name], runs[one.name][PLAIN]
         found["denominator"] = denominator(one, plain)
-        one.export(plain, out)
+        for name, content in one.files(plain).items():
+            with written_whole(out / name) as partial:
+                Path(partial).write_text(content, encoding="utf-8")
         figures = one.figures(plain)
         if figures:
             found["figures"] = figures

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..world.video import written_whole
 from .benchmarks import Item, Table
 from .official import MUSIC_ANSWERS, music_answer, videollama2_exact
 from .published import BadRowError, BenchmarkFileError, PublishedBenchmark, answer_field, read_rows, text_field
@@ -76,11 +75,10 @@ class MusicAVQA(PublishedBenchmark):
         exact = videollama2_exact(output, item.answer)
         return {"parsed": said, "correct": said == item.answer, "official": {"exact": exact}}
 
-    def export(self, rows: list[dict[str, Any]], folder: Path) -> None:
+    def files(self, rows: list[dict[str, Any]]) -> dict[str, str]:
         """`<name>.predictions.jsonl`, as VideoLLaMA 2's script reads them."""
         lines = [json.dumps({"id": row["id"], "answer": row["answer"], "pred": row["output"]}) + "\n" for row in rows]
-        with written_whole(folder / f"{self.name}.predictions.jsonl") as partial:
-            Path(partial).write_text("".join(lines), encoding="utf-8")
+        return {f"{self.name}.predictions.jsonl": "".join(lines)}
 
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """ "normalised" and "exact": the 13 columns, in percent; averages are over questions, as the authors' script
