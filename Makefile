@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow quality peer-tests bench clean
+.PHONY: help setup demo test test-slow quality peer-tests peer-models lmms-eval bench clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,15 @@ quality: $(READY) ## lint, check formatting and that model folders and embedded 
 
 peer-tests: $(READY) ## run transformers' own test suites against our classes
 	$(BIN)/python tests/peer/run.py
+
+# transformers' video processors need torchvision, which nothing else here does: it is installed aside.
+TORCHVISION ?= torchvision==0.28.0
+peer-models: $(READY) ## ask tiny random Qwen2.5-Omni and VideoLLaMA3 through our commands; needs torchvision, put aside
+	test -d .cache/torchvision || $(BIN)/pip install --quiet --no-deps --target .cache/torchvision "$(TORCHVISION)"
+	PYTHONPATH=.cache/torchvision $(BIN)/python -m pytest tests/peer_models
+
+lmms-eval: ## check that lmms-eval and we agree item by item, in an environment of its own (several GB)
+	$(PYTHON) tests/peer/lmms_eval_agreement.py
 
 bench: $(READY) ## run the benchmarks; each prints ratios measured in the same run
 	$(BIN)/python benchmarks/decode_speed.py

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from saven_hf.evaluation.statistics import balanced_accuracy, difference_interval, letter_test, mean_interval
+from saven_hf.evaluation.statistics import (
+    balanced_accuracy,
+    difference_interval,
+    letter_test,
+    mcnemar,
+    mean_interval,
+    subsampling,
+    synergy_interval,
+)
 
 
 RNG = np.random.default_rng(3)
@@ -83,3 +91,41 @@ def test_letters():
     assert found.p_value == pytest.approx(0.018566, abs=1e-6)
     with pytest.raises(ValueError, match="'E' is no letter"):
         letter_test("ABE")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two runs, and two modalities
+
+
+def test_mcnemar_is_the_binomial_test():
+    first, second = [True] * 9 + [False] * 3 + [True] * 50, [False] * 9 + [True] * 3 + [True] * 50
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (9, 3)
+    tail = sum(math.comb(12, k) for k in range(4)) / 2**12
+    assert found.p_value == pytest.approx(2 * tail)
+    assert mcnemar([True, False], [False, True]).p_value == 1.0 == mcnemar([], []).p_value
+    many = mcnemar([True] * 3000 + [False] * 2000, [False] * 3000 + [True] * 2000)
+    assert 0 < many.p_value < 1e-40
+
+
+def test_synergy_is_over_the_better_of_the_two():
+    rng = np.random.default_rng(0)
+    videos = np.repeat(np.arange(100), 5)
+    both, sound, picture = (rng.random(500) < level for level in (0.8, 0.3, 0.5))
+    found = synergy_interval(both, sound, picture, videos)
+    assert found.value == pytest.approx(both.mean() - max(sound.mean(), picture.mean()))
+    assert found.low < 0.3 < found.high and found.clusters == 100
+    nothing = synergy_interval(picture, sound, picture, videos)
+    assert nothing.value == 0 and nothing.high <= 0
+
+
+def test_accuracy_of_a_part_scatters_more_the_smaller_it_is():
+    rng = np.random.default_rng(0)
+    values, videos = rng.random(600) < 0.6, np.repeat(np.arange(200), 3)
+    found = subsampling(values, videos)
+    assert [one.share for one in found] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    deviations = [one.deviation for one in found]
+    assert deviations == sorted(deviations, reverse=True) and deviations[-1] == pytest.approx(0, abs=1e-12)
+    assert found[-1].mean == pytest.approx(values.mean())
+    assert all(one.low <= one.mean <= one.high for one in found[:-1])
+    assert subsampling(values, videos) == found and subsampling([], []) == []

@@ -80,7 +80,7 @@ def save_omni(folder):
     model.save_pretrained(folder)
     Qwen2_5OmniProcessor(
         Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size),
-        WhisperFeatureExtractor(feature_size=128, chunk_length=300), words, chat_template=_OMNI_TEMPLATE,
+        WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
     ).save_pretrained(folder)  # fmt: skip
     return folder
 

@@ -17,7 +17,7 @@ from ..savenvideo.media import open_media
 from ..savenvideo.subtitles import format_subtitles, read_subtitles
 from .adapters import Asked, Likelihood, ModelAdapter, ProtocolError, Watched, weigh
 from .benchmarks import Item, Pair
-from .controls import Control
+from .controls import Control, ControlError
 
 
 class GuessingAdapter:
@@ -91,7 +91,10 @@ class TextAdapter(ModelAdapter):
         if self.speech is None or control.no_audio:
             return Watched("", fed)
         if self.speech == "subtitles":
-            # An edited copy of a video has the name of its source in front.
+            if control.edits_file and not control.mute:
+                raise ControlError(
+                    f"{control.name} edits the video's file, and its subtitles are beside the original."
+                )
             beside = [sound.with_suffix(suffix) for suffix in (".srt", ".vtt")]
             found = next((path for path in beside if path.is_file()), None)
             text = format_subtitles(read_subtitles(found)) if found is not None and not control.mute else ""

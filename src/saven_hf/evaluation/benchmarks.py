@@ -141,6 +141,10 @@ class Benchmark(ABC):
         """Tables of the benchmark's own, beside those that every benchmark has."""
         return []
 
+    def files(self, rows: list[dict[str, Any]]) -> dict[str, str]:
+        """Files that hold the answers as published scripts read them: what is in each, by name."""
+        return {}
+
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Figures of the benchmark's own, as JSON; such as those of its published script."""
         return {}

@@ -16,7 +16,6 @@ from ..world.video import written_whole
 from .adapters import Adapter
 from .benchmarks import FORMS, Benchmark
 from .controls import PLAIN, Control, control_named
-from .plots import draw_report, save_figures
 from .report import denominator, summarise, summarise_likelihoods, write_report
 from .runner import PROTOCOLS, claim_folder, run, wait_for_all
 from .tables import markdown, write_problems, write_tables
@@ -40,6 +39,7 @@ def evaluate(
         items/<benchmark>.<control>.likelihood.jsonl     the same for the second protocol
         hashes.json                      of prompts and media, by which `compare` tells whether runs are comparable
         problems.jsonl                   what is wrong with files and media, item by item
+        *.results.json, *.predictions.jsonl              for the scripts of Video-MME and of VideoLLaMA 2
         timing.json                      seconds in decode, encode, prefill, generate, over all sittings
         summary.json, report.md, tables.json, tables.tex, plots/*.png
 
@@ -93,6 +93,9 @@ def evaluate(
     for one in benchmarks:
         found, plain = summary["benchmarks"][one.name], runs[one.name][PLAIN]
         found["denominator"] = denominator(one, plain)
+        for name, content in one.files(plain).items():
+            with written_whole(out / name) as partial:
+                Path(partial).write_text(content, encoding="utf-8")
         figures = one.figures(plain)
         if figures:
             found["figures"] = figures
@@ -111,6 +114,8 @@ def evaluate(
     title = title or " and ".join(dict.fromkeys(one.title or one.name for one in benchmarks))
     text = markdown(shown, title, notes)
     write_tables(out, text)
+    from .plots import draw_report, save_figures  # matplotlib takes its time
+
     save_figures(draw_report(summary, {name: those[PLAIN] for name, those in runs.items()}), out / "plots")
     result = write_report(out, summary, text)
     wait_for_all()

@@ -75,6 +75,11 @@ class MusicAVQA(PublishedBenchmark):
         exact = videollama2_exact(output, item.answer)
         return {"parsed": said, "correct": said == item.answer, "official": {"exact": exact}}
 
+    def files(self, rows: list[dict[str, Any]]) -> dict[str, str]:
+        """`<name>.predictions.jsonl`, as VideoLLaMA 2's script reads them."""
+        lines = [json.dumps({"id": row["id"], "answer": row["answer"], "pred": row["output"]}) + "\n" for row in rows]
+        return {f"{self.name}.predictions.jsonl": "".join(lines)}
+
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """ "normalised" and "exact": the 13 columns, in percent; averages are over questions, as the authors' script
         has them. "majority": always the most frequent answer, "yes"."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..data.prompts import LETTERS
 from ..savenvideo.subtitles import read_subtitles
-from ..world.video import written_whole
 from .benchmarks import Item, Table
 from .official import videollama2_videomme_letter, videomme_letter
 from .published import (
@@ -179,8 +178,8 @@ class VideoMME(PublishedBenchmark):
             Table("By the published script", ["videos", "by", "kind", "%"], kinds),
         ]
 
-    def export(self, rows: list[dict[str, Any]], path: str | os.PathLike) -> None:
-        """Write answers as the published script reads them."""
+    def files(self, rows: list[dict[str, Any]]) -> dict[str, str]:
+        """`<name>.results.json`, the template that the published script reads."""
         videos: dict[str, dict[str, Any]] = {}
         for row in rows:
             facts = self._facts[row["video_id"]]
@@ -194,8 +193,8 @@ class VideoMME(PublishedBenchmark):
                 "options": [f"{letter}. {text}" for letter, text in zip(LETTERS, row["options"], strict=False)],
                 "answer": row["answer"], "response": row["output"],
             })  # fmt: skip
-        with written_whole(path) as partial:
-            Path(partial).write_text(json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        content = json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n"
+        return {f"{self.name}.results.json": content}
 
 
 def _share(right: int, of: int) -> str:

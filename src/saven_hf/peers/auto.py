@@ -57,7 +57,7 @@ class PeerModel:
     Args:
         model: with a language model head that `generate` works on.
         processor: the model's.
-        num_frames, fps, max_frames, sampling: as for `Media.sample_times`.
+        sampling, num_frames, fps, max_frames: as for `Media.sample_times`, all but "query".
         longest_side: frames are decoded no larger than this; the processor resizes them to what the model wants.
 
     Attributes:
@@ -90,6 +90,8 @@ class PeerModel:
         )
         weaves = hasattr(type(processor), "load_audio_from_video")
         self.hears = None if self.listener is None else "in video" if weaves else "beside"
+        if sampling == "query":
+            raise PeerError("Frames are taken before a question is asked: choose another sampling than 'query'.")
         if self.sees is None and self.hears is None:
             raise PeerError(f"{type(processor).__name__} takes neither pictures nor sound: it is no multimodal one.")
 
