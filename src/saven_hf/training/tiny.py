@@ -193,10 +193,10 @@ def _tokenizer(folder: Path):
 def assemble(out: Path) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor]:
     """The model of the pretrained parts with a fresh connector, and its processor, in `init`."""
     torch.manual_seed(0)
+    tokenizer = _tokenizer(out / "tokenizer")
     model = SAVEnVideoForConditionalGeneration.from_components(
-        out / "vision", out / "audio", out / "language", **CONNECTOR
+        out / "vision", out / "audio", out / "language", tokenizer, **CONNECTOR
     )
-    tokenizer = AutoTokenizer.from_pretrained(out / "language")
     processor = SAVEnVideoProcessor.from_components(tokenizer, config=model.config, **SAMPLING)
     model.save_pretrained(out / "init")
     processor.save_pretrained(out / "init")

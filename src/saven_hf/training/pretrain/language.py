@@ -367,7 +367,7 @@ def pretrain_language(
     """Pretrain a tiny Qwen2 on timelines of the world's training scenes; goes on where a killed run stopped.
 
     Args:
-        output_dir: gets the language model and its tokenizer, as `from_pretrained` loads them, and `losses.jsonl`.
+        output_dir: gets the language model, as `from_pretrained` loads it, and `losses.jsonl`.
         tokenizer: with the placeholder `<|video|>` among its tokens (see `train_tokenizer`).
         steps, batch_size: optimizer steps and conversations a step.
         config: of the language model; `tiny_language_config` if None.
@@ -416,7 +416,7 @@ def pretrain_language(
         progress=progress,
     )
     if done:
-        tokenizer.save_pretrained(out)
+        # Without the tokenizer: beside a Qwen2, AutoTokenizer would read it as Qwen2's, which cuts times otherwise.
         reader.language_model.save_pretrained(out)
         (out / CHECKPOINT).unlink()
     return out
