@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_the_cache_follows_code_and_rows(folder, cache, monkeypatch):
     inside = hashed()
     monkeypatch.setattr(builder, "__version__", "another")
     assert hashed() != inside
+
+
+def test_the_cache_follows_what_a_wheel_holds_not_its_times(tmp_path, monkeypatch):
+    embedded = tmp_path / "embedded"
+    shutil.copytree(builder.EMBEDDED / "avbench", embedded / "avbench")
+    monkeypatch.setattr(builder, "EMBEDDED", embedded)
+    shard = next(embedded.glob("avbench/data/qa/*"))
+    before, times, content = builder.dataset_module("avbench").hash, shard.stat(), shard.read_bytes()
+    assert builder.dataset_module("avbench").hash == before
+    shard.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert builder.dataset_module("avbench").hash != before
 
 
 def test_a_local_folder_wins(folder, tmp_path, monkeypatch, cache):
