@@ -73,7 +73,13 @@ class _Facet(NamedTuple):
 
 
 def _pitch(facts: dict) -> float | None:
-    return facts["sound"]["pitch"] if facts["sound"]["voiced"] > 0.4 else None
+    sound = SoundFacts(**facts["sound"])
+    return sound.pitch if _has_one_pitch(sound) else None
+
+
+def _has_one_pitch(sound: SoundFacts) -> bool:
+    """Whether one number says how high a clip's sound is: not for a melody, a chord, or mostly noise."""
+    return sound.pitch is not None and sound.voiced > 0.4 and (sound.pitch_spread or 0) < 0.4
 
 
 _FACETS = {
@@ -211,7 +217,7 @@ def describe_sound(facts: SoundFacts) -> str:
     if facts.kind == "silence":
         return "There is silence."
     text = f"There is {_word(_LOUDNESS, facts.level)} sound: {_KINDS[facts.kind]}"
-    if facts.pitch is not None and facts.voiced > 0.4:
+    if _has_one_pitch(facts):
         text += f", at about {facts.pitch:.0f} Hz, which is {_word(_PITCH, facts.pitch)}"
     text += "."
     if facts.onsets:
@@ -221,7 +227,7 @@ def describe_sound(facts: SoundFacts) -> str:
         text += f" {100 * facts.silent:.0f} % of the time is silent."
     if abs(facts.level_trend) > 6:
         text += f" It grows {'louder' if facts.level_trend > 0 else 'softer'}."
-    if facts.pitch_trend is not None and facts.voiced > 0.4 and abs(facts.pitch_trend) > 0.25:
+    if facts.pitch_trend is not None and _has_one_pitch(facts) and abs(facts.pitch_trend) > 0.25:
         text += f" Its pitch {'rises' if facts.pitch_trend > 0 else 'falls'}."
     return text
 
@@ -240,7 +246,7 @@ def _fused(facts: dict) -> str:
     if sound.kind == "silence":
         return f"We see {seen}, in which {moves}, and hear silence."
     heard = f"{_word(_LOUDNESS, sound.level)} {_KINDS[sound.kind]}"
-    if sound.pitch is not None and sound.voiced > 0.4:
+    if _has_one_pitch(sound):
         heard += f" at about {sound.pitch:.0f} Hz"
     often = f", where a sound begins {sound.rhythm:.1f} times a second" if sound.onsets else ""
     return f"We hear {heard}{often}, while we see {seen}, in which {moves}."
