@@ -65,7 +65,9 @@ class SoundFacts:
         onsets: times at which sounds begin, seconds on the video's clock.
         rhythm: onsets a second.
         steady: onsets come in even steps (their coefficient of variation is below 0.15); None below four onsets.
-        pitch_spread: octaves between the quartiles of the pitch: large for melodies and for several voices at once.
+        pitch_spread: octaves between the quartiles of the pitch: large for melodies.
+        pitch_jumps: share of steps of 20 ms at which the pitch moves by more than an eighth of an octave: large for
+            chords and for speech, whose pitch is then no number to tell.
     """
 
     level: float
@@ -80,6 +82,7 @@ class SoundFacts:
     rhythm: float
     steady: bool | None
     pitch_spread: float | None = None
+    pitch_jumps: float | None = None
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -294,10 +297,11 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
     is_voiced = strength > 0.6
     sounding = max(1.0, len(strength) * (1 - silent))
     voiced = min(1.0, float(is_voiced.sum()) / sounding)
-    pitch = pitch_trend = spread = None
+    pitch = pitch_trend = spread = jumps = None
     if voiced > 0.15 and is_voiced.sum() >= 5:
         heard_pitches = frequency[is_voiced]
         pitch = float(np.median(heard_pitches))
+        jumps = float(np.mean(np.abs(np.diff(np.log2(heard_pitches))) > 1 / 8))
         spread = float(np.subtract(*np.log2(np.percentile(heard_pitches, [75, 25]))))
         part = max(1, len(heard_pitches) // 3)
         pitch_trend = float(np.log2(np.median(heard_pitches[-part:]) / np.median(heard_pitches[:part])))
@@ -316,6 +320,7 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
         round(len(onsets) / max(end - start, 1e-6), 3),
         steady,
         None if spread is None else round(spread, 3),
+        None if jumps is None else round(jumps, 4),
     )
 
 

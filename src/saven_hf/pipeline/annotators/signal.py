@@ -79,7 +79,8 @@ def _pitch(facts: dict) -> float | None:
 
 def _has_one_pitch(sound: SoundFacts) -> bool:
     """Whether one number says how high a clip's sound is: not for a melody, a chord, or mostly noise."""
-    return sound.pitch is not None and sound.voiced > 0.4 and (sound.pitch_spread or 0) < 0.4
+    is_steady = (sound.pitch_spread or 0) < 0.4 and (sound.pitch_jumps or 0) < 0.1
+    return sound.pitch is not None and sound.voiced > 0.6 and is_steady
 
 
 _FACETS = {
