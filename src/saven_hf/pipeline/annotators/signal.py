@@ -334,18 +334,18 @@ def _rank(pool: list[_Part], facet: str, part: _Part) -> int | None:
     values = [one.value(facet) for one in pool]
     if any(value is None for value in values):
         return None
-    order = sorted(values, reverse=True)
+    order, last = sorted(values, reverse=True), len(values) - 1
     at = order.index(part.value(facet))
-    half = len(order) / 2
-    borders = {1: (0, 1), len(order) - 1: (len(order) - 2, len(order) - 1)}
-    middle = int(half) if len(order) % 2 == 0 else None
-    rank = 0 if at == 0 else 3 if at == len(order) - 1 else 1 if at + 1 <= half else 2 if at >= half else None
-    if rank is None:  # the one in the middle
+    if at in (0, last):
+        rank = 0 if at == 0 else 3
+    elif 2 * at == last:  # the one in the middle
         return None
-    near = [border for border in (*borders, *([middle] if middle else [])) if border in (at, at + 1)]
-    if any(not _FACETS[facet].clear(order[border - 1], order[border]) for border in near):
-        return None
-    return rank
+    else:
+        rank = 1 if 2 * at < last else 2
+    # Ranks meet after the first value, before the last, and in the middle of an even number.
+    borders = {1, last} | ({len(order) // 2} if last % 2 else set())
+    near = borders & {at, at + 1}
+    return rank if all(_FACETS[facet].clear(order[border - 1], order[border]) for border in near) else None
 
 
 def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
@@ -390,13 +390,10 @@ def _half(parts: list[_Part], facet: str, part: _Part) -> bool | None:
         return None
     order = sorted(values)
     middle = (order[(len(order) - 1) // 2] + order[len(order) // 2]) / 2
-    own = part.value(facet)
-    reach = _FACETS[facet].apart
-    if _FACETS[facet].is_ratio:
-        clear = _FACETS[facet].clear(own, middle) or max(own, middle) >= reach**0.5 * max(min(own, middle), 1e-9)
-    else:
-        clear = abs(own - middle) >= reach / 2
-    return own > middle if clear else None
+    own, chosen = part.value(facet), _FACETS[facet]
+    # Half as far from the middle as two values must lie apart.
+    nearer = chosen._replace(apart=chosen.apart**0.5 if chosen.is_ratio else chosen.apart / 2)
+    return own > middle if nearer.clear(own, middle) else None
 
 
 def _question(
