@@ -14,7 +14,10 @@ from saven_hf.cli import main
 from saven_hf.data.schema import validate_row
 from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, find_videos
 from saven_hf.pipeline.annotators import open_annotator
+from saven_hf.pipeline.caption import caption
+from saven_hf.pipeline.segment import segment
 from saven_hf.pipeline.stages import STAGES, Work
+from saven_hf.savenvideo.media import open_media
 
 
 datasets = pytest.importorskip("datasets", reason="datasets are written by the datasets library")
@@ -167,6 +170,22 @@ def test_an_unfinished_build_is_no_dataset(built, tmp_path):
     (out / "work" / "check" / "iid-00000002.json").unlink()
     with pytest.raises(PipelineError, match="1 videos are not done, such as iid-00000002"):
         build.assemble(out)
+
+
+def test_speech_is_a_column_of_its_own(clip_path):
+    signal = open_annotator("signal")
+    with open_media(clip_path) as media:
+        row = caption(segment({"video_id": "four"}, media), media, signal, lambda clip: "Hello." if clip.start else "")
+    assert [one["transcript"] for one in row["segments"]] == [None, "Hello.", "Hello.", "Hello."]
+    assert "Hello" not in "".join(one["audio_caption"] for one in row["segments"])
+
+
+def test_what_a_killed_run_left_half_written_is_cleared(tmp_path):
+    work = Work(tmp_path)
+    (tmp_path / "caption" / "a.json.7.partial").write_text("{")
+    (tmp_path / "dataset.7.partial" / "data").mkdir(parents=True)
+    work.clear_partial()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def killed_at_random(world_folder, out, kills: int, *more: str) -> None:

@@ -65,6 +65,9 @@ class SoundFacts:
         onsets: times at which sounds begin, seconds on the video's clock.
         rhythm: onsets a second.
         steady: onsets come in even steps (their coefficient of variation is below 0.15); None below four onsets.
+        pitch_spread: octaves between the quartiles of the pitch: large for melodies.
+        pitch_jumps: share of steps of 20 ms at which the pitch moves by more than an eighth of an octave: large for
+            chords and for speech, whose pitch is then no number to tell.
     """
 
     level: float
@@ -78,6 +81,8 @@ class SoundFacts:
     onsets: list[float]
     rhythm: float
     steady: bool | None
+    pitch_spread: float | None = None
+    pitch_jumps: float | None = None
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -197,15 +202,16 @@ def _bands() -> np.ndarray:
     return np.maximum(0, np.minimum(rise, fall))
 
 
-def find_onsets(samples: np.ndarray, threshold: float = 6.0) -> np.ndarray:
+def find_onsets(samples: np.ndarray, threshold: float = 8.0) -> np.ndarray:
     """Times in seconds, from sample 0, at which sounds begin, to 10 ms.
 
-    A sound begins where the level of some bands rises over all that was there in the last tenth of a second and stays
-    there for 50 ms (so clicks and the beating of noise are none): spectral flux with a long look-back.
+    A sound begins where the level of three bands rises over all that was there in the last tenth of a second and stays
+    there for 50 ms (so clicks and the beating of noise are none): spectral flux with a long look-back. Three bands,
+    because a note that joins others adds no more.
 
     Args:
         samples: (samples,) float32 at 16 kHz.
-        threshold: least mean rise in dB of the bands that sound.
+        threshold: least mean rise in dB of the three bands that rise most.
     """
     if len(samples) < _FRAME:
         return np.zeros(0)
@@ -217,9 +223,8 @@ def find_onsets(samples: np.ndarray, threshold: float = 6.0) -> np.ndarray:
     wide = np.maximum(padded, np.maximum(np.roll(padded, 1, axis=1), np.roll(padded, -1, axis=1)))
     before = np.max([wide[12 - lag : 12 - lag + hops] for lag in range(3, 12)], axis=0)
     after = np.mean([padded[12 + lead : 12 + lead + hops] for lead in range(1, 6)], axis=0)
-    rise = np.maximum(0, after - before)
-    sounding = after > floor + 3
-    flux = (rise * sounding).sum(axis=1) / np.maximum(sounding.sum(axis=1), 3)
+    rise = np.where(after > floor + 3, np.maximum(0, after - before), 0)
+    flux = np.sort(rise, axis=1)[:, -3:].mean(axis=1)
     found: list[int] = []
     for at in np.flatnonzero(flux >= threshold):
         near = flux[max(0, at - 8) : at + 9]
@@ -292,10 +297,12 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
     is_voiced = strength > 0.6
     sounding = max(1.0, len(strength) * (1 - silent))
     voiced = min(1.0, float(is_voiced.sum()) / sounding)
-    pitch = pitch_trend = None
+    pitch = pitch_trend = spread = jumps = None
     if voiced > 0.15 and is_voiced.sum() >= 5:
         heard_pitches = frequency[is_voiced]
         pitch = float(np.median(heard_pitches))
+        jumps = float(np.mean(np.abs(np.diff(np.log2(heard_pitches))) > 1 / 8))
+        spread = float(np.subtract(*np.log2(np.percentile(heard_pitches, [75, 25]))))
         part = max(1, len(heard_pitches) // 3)
         pitch_trend = float(np.log2(np.median(heard_pitches[-part:]) / np.median(heard_pitches[:part])))
     steps = np.diff(onsets)
@@ -312,6 +319,8 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
         onsets,
         round(len(onsets) / max(end - start, 1e-6), 3),
         steady,
+        None if spread is None else round(spread, 3),
+        None if jumps is None else round(jumps, 4),
     )
 
 

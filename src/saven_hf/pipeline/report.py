@@ -14,7 +14,8 @@ from ..data.schema import CHECKS
 from ..files import written_whole
 from ..savenvideo.media import open_media
 from ..savenvideo.media_errors import MediaError
-from .rules import STOP_WORDS
+from .check import SAME_QUESTION
+from .rules import STOP_WORDS, similarity
 from .spans import span_words
 
 
@@ -53,6 +54,7 @@ def write_report(
                 ("hours", f"{seconds / 3600:.2f}"),
                 ("mean length of a video", f"{seconds / len(rows):.1f} s"),
                 ("segments", len(segments)),
+                ("segments told nearly as the one before", sum(map(_repeated_captions, rows))),
                 ("videos without sound", sum(not row["has_audio"] for row in rows)),
                 ("questions", len(questions)),
                 ("videos without a question", sum(not row["questions"] for row in rows)),
@@ -92,6 +94,11 @@ def write_report(
     parts += [_sample(row, videos[row["video_id"]]) for row in rows[::step][:_SAMPLES]]
     with written_whole(path) as partial:
         Path(partial).write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _repeated_captions(row: dict) -> int:
+    texts = [one["av_text"] for one in row["segments"]]
+    return sum(similarity(one, before) > SAME_QUESTION for before, one in zip(texts, texts[1:], strict=False))
 
 
 def _table(rows: Iterable[tuple]) -> str:

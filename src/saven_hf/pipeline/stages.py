@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,8 +87,11 @@ class Work:
 
     def clear_partial(self) -> None:
         """Remove what killed runs left half-written."""
-        for stale in self.folder.rglob("*.partial"):
-            stale.unlink(missing_ok=True)
+        for stale in list(self.folder.rglob("*.partial")):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
 
     def read(self, stage: str, video_id: str, key: str | None = None) -> dict | None:
         """A stage's row, if it is there and made as asked (or however, without a key)."""

@@ -73,7 +73,14 @@ class _Facet(NamedTuple):
 
 
 def _pitch(facts: dict) -> float | None:
-    return facts["sound"]["pitch"] if facts["sound"]["voiced"] > 0.4 else None
+    sound = SoundFacts(**facts["sound"])
+    return sound.pitch if _has_one_pitch(sound) else None
+
+
+def _has_one_pitch(sound: SoundFacts) -> bool:
+    """Whether one number says how high a clip's sound is: not for a melody, a chord, or mostly noise."""
+    is_steady = (sound.pitch_spread or 0) < 0.4 and (sound.pitch_jumps or 0) < 0.1
+    return sound.pitch is not None and sound.voiced > 0.6 and is_steady
 
 
 _FACETS = {
@@ -211,7 +218,7 @@ def describe_sound(facts: SoundFacts) -> str:
     if facts.kind == "silence":
         return "There is silence."
     text = f"There is {_word(_LOUDNESS, facts.level)} sound: {_KINDS[facts.kind]}"
-    if facts.pitch is not None and facts.voiced > 0.4:
+    if _has_one_pitch(facts):
         text += f", at about {facts.pitch:.0f} Hz, which is {_word(_PITCH, facts.pitch)}"
     text += "."
     if facts.onsets:
@@ -221,7 +228,7 @@ def describe_sound(facts: SoundFacts) -> str:
         text += f" {100 * facts.silent:.0f} % of the time is silent."
     if abs(facts.level_trend) > 6:
         text += f" It grows {'louder' if facts.level_trend > 0 else 'softer'}."
-    if facts.pitch_trend is not None and facts.voiced > 0.4 and abs(facts.pitch_trend) > 0.25:
+    if facts.pitch_trend is not None and _has_one_pitch(facts) and abs(facts.pitch_trend) > 0.25:
         text += f" Its pitch {'rises' if facts.pitch_trend > 0 else 'falls'}."
     return text
 
@@ -240,7 +247,7 @@ def _fused(facts: dict) -> str:
     if sound.kind == "silence":
         return f"We see {seen}, in which {moves}, and hear silence."
     heard = f"{_word(_LOUDNESS, sound.level)} {_KINDS[sound.kind]}"
-    if sound.pitch is not None and sound.voiced > 0.4:
+    if _has_one_pitch(sound):
         heard += f" at about {sound.pitch:.0f} Hz"
     often = f", where a sound begins {sound.rhythm:.1f} times a second" if sound.onsets else ""
     return f"We hear {heard}{often}, while we see {seen}, in which {moves}."
@@ -327,18 +334,18 @@ def _rank(pool: list[_Part], facet: str, part: _Part) -> int | None:
     values = [one.value(facet) for one in pool]
     if any(value is None for value in values):
         return None
-    order = sorted(values, reverse=True)
+    order, last = sorted(values, reverse=True), len(values) - 1
     at = order.index(part.value(facet))
-    half = len(order) / 2
-    borders = {1: (0, 1), len(order) - 1: (len(order) - 2, len(order) - 1)}
-    middle = int(half) if len(order) % 2 == 0 else None
-    rank = 0 if at == 0 else 3 if at == len(order) - 1 else 1 if at + 1 <= half else 2 if at >= half else None
-    if rank is None:  # the one in the middle
+    if at in (0, last):
+        rank = 0 if at == 0 else 3
+    elif 2 * at == last:  # the one in the middle
         return None
-    near = [border for border in (*borders, *([middle] if middle else [])) if border in (at, at + 1)]
-    if any(not _FACETS[facet].clear(order[border - 1], order[border]) for border in near):
-        return None
-    return rank
+    else:
+        rank = 1 if 2 * at < last else 2
+    # Ranks meet after the first value, before the last, and in the middle of an even number.
+    borders = {1, last} | ({len(order) // 2} if last % 2 else set())
+    near = borders & {at, at + 1}
+    return rank if all(_FACETS[facet].clear(order[border - 1], order[border]) for border in near) else None
 
 
 def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
@@ -383,13 +390,10 @@ def _half(parts: list[_Part], facet: str, part: _Part) -> bool | None:
         return None
     order = sorted(values)
     middle = (order[(len(order) - 1) // 2] + order[len(order) // 2]) / 2
-    own = part.value(facet)
-    reach = _FACETS[facet].apart
-    if _FACETS[facet].is_ratio:
-        clear = _FACETS[facet].clear(own, middle) or max(own, middle) >= reach**0.5 * max(min(own, middle), 1e-9)
-    else:
-        clear = abs(own - middle) >= reach / 2
-    return own > middle if clear else None
+    own, chosen = part.value(facet), _FACETS[facet]
+    # Half as far from the middle as two values must lie apart.
+    nearer = chosen._replace(apart=chosen.apart**0.5 if chosen.is_ratio else chosen.apart / 2)
+    return own > middle if nearer.clear(own, middle) else None
 
 
 def _question(
