@@ -10,6 +10,7 @@ from published_videollama2 import BEATS, FRAMES, SIDE, WIDTH, Published
 from test_convert_beats import MarkerWriter
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from saven_hf.cli import main
 from saven_hf.peers.checkpoint import CheckpointError
 from saven_hf.peers.videollama2 import convert_videollama2
 
@@ -139,6 +140,9 @@ def test_mistral_is_asked_with_its_system_message(tmp_path):
     assert text.startswith("<s>[INST] <<SYS>>\nYou are a helpful, respectful")
     assert text.endswith("<</SYS>>\n\n<|video|>\nWho? [/INST]")
     assert any("no chat template" in note for note in report.notes)
+    answered = [*messages, {"role": "assistant", "content": "He."}]
+    out = processor.apply_chat_template(answered)
+    assert out.endswith("Who? [/INST]He.</s>") and "{% generation %}" in processor.chat_template
 
 
 def test_a_vocabulary_without_room_grows(tmp_path):
@@ -275,3 +279,13 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
     with pytest.raises(CheckpointError, match="no folder"):
         convert_videollama2(tmp_path / "nowhere", tmp_path / "other")
+
+
+def test_the_command(tmp_path, capsys):
+    published = Published(tmp_path / "published")
+    assert main(["convert", "videollama2", str(published.folder), str(tmp_path / "out")]) == 0
+    assert "tensors converted" in capsys.readouterr().out
+    for words in ([str(published.folder), str(tmp_path / "out")], [str(tmp_path / "nowhere"), str(tmp_path / "new")]):
+        assert main(["convert", "videollama2", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("saven convert: error: ") and error.count("\n") == 1

@@ -138,7 +138,8 @@ FLATTEN = """{%- macro flat(content) -%}
 MISTRAL_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}{{ '[INST] ' ~ (messages[0].content ~ "
     "'\\n\\n' if loop.index0 == 1 and messages[0].role == 'system' else '') ~ message.content ~ ' [/INST]' }}"
-    "{% elif message.role == 'assistant' %}{{ message.content ~ eos_token }}{% endif %}{% endfor %}"
+    "{% elif message.role == 'assistant' %}{% generation %}{{ message.content ~ eos_token }}{% endgeneration %}"
+    "{% endif %}{% endfor %}"
 )
 
 
@@ -497,9 +498,10 @@ def _chat_template(tokenizer, kind: str, report: ConversionReport) -> str:
                 break
         else:
             return own  # the same, and it marks what is learnt in training
-    report.notes.append(
-        "The chat template is the published one, which marks no answers: training needs one that does."
-    )
+    if "{% generation %}" not in flattened:
+        report.notes.append(
+            "The chat template is the published one, which marks no answers: training needs one that does."
+        )
     return flattened
 
 

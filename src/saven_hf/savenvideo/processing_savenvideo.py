@@ -22,7 +22,7 @@ from .media_errors import UnsupportedMediaError
 from .subtitles import Subtitle, format_subtitles
 from .times import parse_spans, parse_times
 from .tower_features import is_tower_features
-from .video_processing_savenvideo import SAVEnVideoVideoProcessor, SAVEnVideoVideoProcessorKwargs
+from .video_processing_savenvideo import PREPROCESSINGS, SAVEnVideoVideoProcessor, SAVEnVideoVideoProcessorKwargs
 
 
 VIDEO_TOKEN, IMAGE_TOKEN, AUDIO_TOKEN = "<|video|>", "<|image|>", "<|audio|>"
@@ -434,7 +434,13 @@ class SAVEnVideoProcessor(ProcessorMixin):
     def _check_memory(self, memory: Any, settings: dict) -> None:
         of_towers = is_tower_features(memory)
         own = self._hash(settings, with_layout=not of_towers)
-        if memory.preprocessing_hash != own:
+        # As with the frames that were taken, a memory knows in which of the two ways it was watched.
+        crop = getattr(self.video_processor, "do_center_crop", None)
+        known = [
+            self._hash({**settings, "preprocessing": way, "do_center_crop": crop}, with_layout=not of_towers)
+            for way in PREPROCESSINGS
+        ]
+        if memory.preprocessing_hash not in known:
             these = "These TowerFeatures were" if of_towers else "This VideoMemory was"
             raise ValueError(
                 f"{these} made with other preprocessing ({memory.preprocessing_hash[:12]}) than this processor's "

@@ -14,6 +14,7 @@ from transformers.video_utils import VideoMetadata
 
 from .clips import Clip, list_videos, named, open_video
 from .layout import NO_TIME
+from .media_errors import MediaError
 
 
 logger = logging.get_logger(__name__)
@@ -126,7 +127,7 @@ class SAVEnVideoVideoProcessor(VideoProcessorMixin):
         if settings["do_center_crop"] and not published:
             raise ValueError("do_center_crop is not supported: frames are resized to `size` whole.")
         if published and settings["sampling"] != "uniform":
-            raise ValueError(
+            raise MediaError(
                 f"preprocessing='videollama2' takes num_frames frames by their index, not "
                 f"sampling={settings['sampling']!r}: leave the sampling out, or take preprocessing='whole'."
             )
