@@ -5,29 +5,34 @@ from __future__ import annotations
 import torch
 from tiny import AUDIO, IMAGE, VIDEO, join_media
 
-from saven_hf.savenvideo.layout import NO_TIME, audio_column_times
+from saven_hf.savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 
 
-def dated(medium: dict[str, torch.Tensor]) -> tuple[list[int], list[int]]:
-    """Times of the valid frames and of the valid audio columns of one medium."""
-    frames, columns = [], []
+def dated(medium: dict[str, torch.Tensor]) -> tuple[list[int], list[int], list[int]]:
+    """Times of the valid frames, of the valid audio columns and of those of the speech tower of one medium."""
+    frames, columns, speech = [], [], []
     if "frame_times" in medium:
         frames = medium["frame_times"][0][medium["frame_mask"][0]].tolist()
     if "audio_times" in medium:
         columns = audio_column_times(
             medium["audio_times"][0].tolist(), medium["input_features_mask"][0].sum(-1).tolist()
         )
-    return frames, columns
+    if "speech_times" in medium:
+        speech = speech_column_times(
+            medium["speech_times"][0].tolist(), medium["speech_features_mask"][0].sum(-1).tolist()
+        )
+    return frames, columns, speech
 
 
 def num_tokens(model, medium: dict[str, torch.Tensor]) -> int:
     """Placeholders that a processor would write for a medium."""
     questions = int(medium["query_times_mask"].sum()) if "query_times" in medium else 0
-    return model.base_model.layout.num_tokens(*dated(medium), int(medium["video_durations"]), questions)
+    frames, columns, speech = dated(medium)
+    return model.base_model.layout.num_tokens(frames, columns, int(medium["video_durations"]), questions, speech)
 
 
 def placeholder(medium: dict[str, torch.Tensor]) -> int:
-    frames, _ = dated(medium)
+    frames, *_ = dated(medium)
     if not frames:
         return AUDIO
     return IMAGE if frames == [NO_TIME] else VIDEO

@@ -13,6 +13,37 @@ from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGene
 
 VIDEO, IMAGE, AUDIO = 97, 98, 99
 
+# A Whisper whose windows are 2 s long.
+SPEECH = {
+    "d_model": 20,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "num_mel_bins": 12,
+    "max_source_positions": 100,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "vocab_size": 50,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+}
+# The causal Q-Former with all it can hear: windows of 2 s are 4 steps of 9 rows.
+QFORMER = {
+    "resampler_type": "causal_qformer",
+    "speech_config": SPEECH,
+    "window_seconds": 2.0,
+    "qformer_rows": 9,
+}
+# As the published code of video-SALMONN has it.
+PUBLISHED_QFORMER = {
+    **QFORMER,
+    "qformer_alignment": "published",
+    "qformer_direction": "future",
+    "qformer_causal_queries": False,
+    "question_times": "none",
+    "time_fusion": "none",
+    "query_anchors": False,
+}
+
 
 def tiny_config(**settings) -> SAVEnVideoConfig:
     settings = {
@@ -67,9 +98,12 @@ def tiny_model(seed: int = 0, **settings) -> SAVEnVideoForConditionalGeneration:
 
 
 def video_media(
-    frame_times=(0.5, 1.5, 2.5, 5.0), audio_seconds=6.4, duration=6.5, questions=(), side=28, seed=0
+    frame_times=(0.5, 1.5, 2.5, 5.0), audio_seconds=6.4, duration=6.5, questions=(), side=28, seed=0, speech=False
 ) -> dict[str, torch.Tensor]:
-    """One medium in the tensor contract; `frame_times` may be empty, `audio_seconds` 0."""
+    """One medium in the tensor contract; `frame_times` may be empty, `audio_seconds` 0.
+
+    `speech`: with what the speech tower of `SPEECH` hears of the sound.
+    """
     generator = torch.Generator().manual_seed(seed)
     media = {"video_durations": torch.tensor([round(duration * 1e6)])}
     if len(frame_times):
@@ -87,6 +121,12 @@ def video_media(
         mask[0, 0], mask[0, 1, : frames - first] = True, True
         media["input_features"], media["input_features_mask"] = features, mask
         media["audio_times"] = torch.tensor([[0, first * 10_000]])
+    if audio_seconds and speech:
+        frames = round(audio_seconds * 100) // 10 * 10
+        features = torch.randn(1, -(-frames // 200), 200, SPEECH["num_mel_bins"], generator=generator)
+        media["speech_features"] = features
+        media["speech_features_mask"] = (torch.arange(features.shape[1] * 200) < frames).view(1, -1, 200)
+        media["speech_times"] = torch.arange(features.shape[1])[None] * 2_000_000
     if len(questions):
         media["query_times"] = torch.tensor([[round(time * 1e6) for time in questions]])
         media["query_times_mask"] = torch.ones(1, len(questions), dtype=torch.bool)

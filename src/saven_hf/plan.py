@@ -15,7 +15,8 @@ from .savenvideo import (
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoVideoProcessor,
 )
-from .savenvideo.layout import TokenLayout, Window
+from .savenvideo.feature_extraction_speech import SAVEnVideoSpeechFeatureExtractor
+from .savenvideo.layout import SPEECH_TOKENS_PER_COLUMN, TokenLayout, Window
 from .savenvideo.media import Media, open_media
 from .savenvideo.published_videollama2 import CLIPS_SECONDS
 
@@ -102,13 +103,15 @@ def plan(
             clip.num_samples, clip.sound_start
         )
         audio_seconds = clip.num_samples / SAMPLING_RATE
+        speech = SAVEnVideoSpeechFeatureExtractor.of(config)
+        speech_columns = speech.column_times(clip.num_samples, clip.sound_start) if speech is not None else []
     with open_media(video) as media:
         if media.kind == "video" and settings["preprocessing"] == "videollama2":
             audio_seconds = min(audio_seconds, CLIPS_SECONDS, duration / 1e6)
         decode_seconds = _decode_seconds(media, frame_times, size, audio_seconds)
     layout = TokenLayout.from_config(config)
-    windows = layout.plan(frame_times, columns, duration)
-    tokens = layout.num_tokens(frame_times, columns, duration, question_times if duration else 0)
+    windows = layout.plan(frame_times, columns, duration, speech_columns)
+    tokens = layout.num_tokens(frame_times, columns, duration, question_times if duration else 0, speech_columns)
 
     with torch.device("meta"):
         skeleton = SAVEnVideoForConditionalGeneration(config)
@@ -142,6 +145,11 @@ def plan(
         "prefill": 2.0 * decoder_parameters * prompt + 2.0 * text.num_hidden_layers * prompt**2 * text.hidden_size,
         "generate": 2.0 * (decoder_parameters + text.vocab_size * text.hidden_size) * answer_tokens,
     }
+    if config.speech_config is not None:
+        # Every window is filled up to its full length.
+        length = config.speech_config.max_source_positions
+        sequences = -(-len(speech_columns) * SPEECH_TOKENS_PER_COLUMN // length)
+        flops["speech"] = _transformer_flops(skeleton.model.speech_tower, config.speech_config, sequences, length)
     speed = _flops_per_second(device, dtype)
     seconds = {"decode": decode_seconds, **{part: value / speed for part, value in flops.items()}}
     return Plan(
@@ -171,17 +179,24 @@ def _connector_cost(
     """Operations of the connector, and the most rows of its width that it holds at once."""
     config, connector = skeleton.config, skeleton.model.resampler
     patches, bands = config.patches_per_frame, config.audio_bands
-    frames, columns = (sum(len(getattr(window, kind)) for window in windows) for kind in ("frames", "columns"))
+    kinds = ("frames", "columns", "speech")
+    frames, columns, speech = (sum(len(getattr(window, kind)) for window in windows) for kind in kinds)
     if config.resampler_type == "stc":
         cells = sum(len(layout.stc_steps(window)) for window in windows) * layout.stc_cells
         flops = 2.0 * frames * patches * _size(connector.s1) + 2.0 * columns * bands * _size(connector.audio_mlp)
         flops += 2.0 * cells * sum(map(_size, (connector.sampler, connector.s2, connector.readout)))
         return flops, max((len(layout.stc_frames(window)) * patches for window in windows), default=0)
-    keys = frames * (patches + 1) + columns * (bands + 1)
+    keys = frames * (patches + 1) + columns * (bands + 1) + speech * (SPEECH_TOKENS_PER_COLUMN + 1)
     flops = 2.0 * keys * _size(connector.visual_mlp)
     if config.resampler_type == "avts":
         width, layers = config.resampler_hidden_size, config.resampler_layers
         flops += 4.0 * keys * layers * width**2 + 4.0 * keys * config.queries_per_window * width * layers
+    if config.resampler_type == "causal_qformer":
+        rows, width = connector.row_position.shape
+        resolutions = 1 if config.qformer_low_steps is None else 2
+        layers = resolutions * len(connector.layers)
+        flops += len(windows) * layers * (2.0 * rows * _size(connector.layers[0]) + 4.0 * rows**2 * width)
+        return flops, rows * len(connector.blocks)
     return flops, max((len(w.frames) * (patches + 1) + len(w.columns) * (bands + 1) for w in windows), default=0)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from batches import inputs_for
-from tiny import AUDIO, IMAGE, VIDEO, tiny_model, video_media
+from tiny import AUDIO, IMAGE, QFORMER, VIDEO, tiny_model, video_media
 from transformers import DynamicCache
 from transformers.generation import utils as generation_utils
 
@@ -203,9 +203,15 @@ def test_unknown_arguments_are_refused(model):
         model.generate(**inputs_for(model, []), **SETTINGS, pixel_vlaues=torch.zeros(1))
 
 
-@pytest.mark.parametrize(
-    "kind", [{"resampler_type": "mlp"}, {"resampler_type": "stc"}, {"question_times": "joint"}], ids=str
-)
+KINDS = {
+    "mlp": {"resampler_type": "mlp"},
+    "stc": {"resampler_type": "stc"},
+    "joint": {"question_times": "joint"},
+    "causal_qformer": QFORMER,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_other_connectors(kind):
     model = speaking_model(**kind)
     together = answers(model, inputs_for(model, *samples()), num_beams=2)

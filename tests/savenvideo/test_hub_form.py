@@ -9,7 +9,7 @@ import pytest
 import torch
 from batches import gap, inputs_for, logits_of, realigned
 from safetensors.torch import load_file, save_file
-from tiny import AUDIO, IMAGE, VIDEO, tiny_model, video_media
+from tiny import AUDIO, IMAGE, QFORMER, VIDEO, tiny_model, video_media
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,11 +28,13 @@ KINDS = {
     "joint": {"question_times": "joint"},
     "mlp": {"resampler_type": "mlp"},
     "stc": {"resampler_type": "stc"},
+    "causal_qformer": QFORMER,
 }
 
 
 def batch(model):
-    return inputs_for(model, [video_media(questions=(1.0,))], [video_media((0.5,), 0, 1.0)], [])
+    heard = video_media(questions=(1.0,), speech=model.config.speech_config is not None)
+    return inputs_for(model, [heard], [video_media((0.5,), 0, 1.0)], [])
 
 
 def same_weights(left, right):
@@ -113,6 +115,7 @@ class TestDispatch:
         model = tiny_model(**KINDS[kind])
         model.save_pretrained(tmp_path / "model")
         names = ("vision_tower", "audio_tower", "temporal_projection", "resampler", "language_model")
+        names += ("speech_tower",) * (model.config.speech_config is not None)
         places = {f"model.{name}": "disk" if offloaded in (name, "all") else "cpu" for name in names} | {
             "lm_head": "cpu"
         }
@@ -188,7 +191,7 @@ assert not any(parameter.requires_grad for parameter in again.model.vision_tower
 
 
 class TestRemoteCode:
-    @pytest.mark.parametrize("kind", ["avts", "mlp", "stc"])
+    @pytest.mark.parametrize("kind", ["avts", "mlp", "stc", "causal_qformer"])
     def test_it_loads_and_generates_where_this_package_is_not(self, tmp_path, kind):
         folder = tmp_path / "savenvideo-tiny"
         model = tiny_model(**KINDS[kind])
@@ -224,6 +227,7 @@ class TestRemoteCode:
             "connector_avts.py",
             "connector_base.py",
             "connector_mlp.py",
+            "connector_qformer.py",
             "connector_stc.py",
             "connectors.py",
             "layout.py",

@@ -5,7 +5,7 @@ import torch
 from batches import dated, num_tokens
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import join_media, tiny_model, video_media
+from tiny import PUBLISHED_QFORMER, QFORMER, SPEECH, join_media, tiny_model, video_media
 
 from saven_hf.savenvideo.layout import NO_TIME, TokenLayout, audio_column_times
 
@@ -154,6 +154,9 @@ KINDS = {
     "mlp": {"resampler_type": "mlp"},
     "mlp without time tokens": {"resampler_type": "mlp", "time_fusion": "add"},
     "mlp_pool": {"resampler_type": "mlp_pool"},
+    "causal_qformer": QFORMER,
+    "published qformer": PUBLISHED_QFORMER,
+    "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 MODELS = {}
 frame_seconds = st.lists(st.floats(0, 12).map(lambda time: round(time, 2)) | st.none(), unique=True, max_size=9)
@@ -172,9 +175,12 @@ def test_the_layout_counts_what_the_model_makes(kind, frames, sound, undated_sou
     if kind not in MODELS:
         MODELS[kind] = tiny_model(window_frames=3, **KINDS[kind])
     model = MODELS[kind]
-    medium = video_media(frames, sound, duration, questions=[1.0] * num_questions)
+    medium = video_media(
+        frames, sound, duration, questions=[1.0] * num_questions, speech="speech_config" in KINDS[kind]
+    )
     if undated_sound and sound:
-        medium["audio_times"].fill_(NO_TIME)
+        for name in medium.keys() & {"audio_times", "speech_times"}:
+            medium[name].fill_(NO_TIME)
     if not any(dated(medium)):
         with pytest.raises(ValueError, match="Medium 0 of 1 has neither a valid frame nor valid sound"):
             model.get_video_features(**medium)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from batches import dated, gap, inputs_for, logits_of, num_tokens
 from safetensors.torch import save_file
-from tiny import join_media, tiny_model, video_media
+from tiny import PUBLISHED_QFORMER, QFORMER, SPEECH, join_media, tiny_model, video_media
 
 from saven_hf.savenvideo.layout import NO_TIME, PATCH_STEP_US
 from saven_hf.savenvideo.memory import VideoMemory
@@ -22,25 +22,27 @@ class Stream:
     def __init__(self, medium, layout):
         self.medium = medium
         self.duration = int(medium["video_durations"])
-        self.windows = layout.plan(*dated(medium), self.duration)
+        frames, columns, speech = dated(medium)
+        self.windows = layout.plan(frames, columns, self.duration, speech)
 
     def __iter__(self):
-        given = 0
+        given = dict.fromkeys(("audio_times", "speech_times"), 0)
         for window in self.windows:
             chunk = {}
             if window.frames:
                 valid = self.medium["frame_mask"][0].nonzero()[:, 0][window.frames]
                 for name in ("pixel_values_videos", "frame_times", "frame_mask"):
                     chunk[name] = self.medium[name][:, valid]
-            if "audio_times" in self.medium:
-                starts = self.medium["audio_times"][0].tolist()
-                last = given
+            for times, features in (("audio_times", "input_features"), ("speech_times", "speech_features")):
+                if times not in self.medium:
+                    continue
+                starts, last = self.medium[times][0].tolist(), given[times]
                 while last < len(starts) and (not window.timed or starts[last] < window.end):
                     last += 1
-                if last > given:
-                    for name in ("input_features", "input_features_mask", "audio_times"):
-                        chunk[name] = self.medium[name][:, given:last]
-                given = last
+                if last > given[times]:
+                    for name in (features, f"{features}_mask", times):
+                        chunk[name] = self.medium[name][:, given[times] : last]
+                given[times] = last
             yield chunk
 
 
@@ -58,7 +60,7 @@ def encode(model, medium):
     return model.encode_video(medium, Processor(model.base_model.layout))
 
 
-def long_medium(windows=(320, 320, 160), fps=2, **kwargs):
+def long_medium(windows=(320, 320, 160), fps=2, speech=False, **kwargs):
     """`fps` frames a second, and BEATs windows of 3.2 s beside resampler windows of 4 s: they straddle."""
     seconds = sum(windows) / 100
     medium = video_media([(i + 0.5) / fps for i in range(int(seconds * fps))], 0, seconds, **kwargs)
@@ -66,35 +68,44 @@ def long_medium(windows=(320, 320, 160), fps=2, **kwargs):
     medium["input_features"] = torch.randn(1, len(windows), max(windows), 128, generator=generator)
     medium["input_features_mask"] = torch.arange(max(windows)) < torch.tensor(windows)[None, :, None]
     medium["audio_times"] = torch.tensor([[sum(windows[:index]) * 10_000 for index in range(len(windows))]])
+    if speech:
+        medium |= {
+            name: value for name, value in video_media((), seconds, speech=True).items() if name.startswith("speech_")
+        }
     return medium
 
 
-def late_sound():
-    medium = long_medium()
-    medium["audio_times"] += 3_000_000
+def moved(medium, offset):
+    for name in ("audio_times", "speech_times"):
+        if name in medium:
+            medium[name] += offset
     return medium
 
 
-def undated():
-    medium = long_medium()
-    medium["frame_times"].fill_(NO_TIME)
-    medium["audio_times"].fill_(NO_TIME)
+def late_sound(speech):
+    return moved(long_medium(speech=speech), 3_000_000)
+
+
+def undated(speech):
+    medium = long_medium(speech=speech)
+    for name in medium.keys() & {"frame_times", "audio_times", "speech_times"}:
+        medium[name].fill_(NO_TIME)
     return medium
 
 
-def early_and_overhanging_sound():
+def early_and_overhanging_sound(speech):
     """Sound that starts before the picture and goes on after the stated end."""
-    medium = long_medium((320, 320, 320))
-    medium["audio_times"] -= 40_000
+    medium = moved(long_medium((320, 320, 320), speech=speech), -40_000)
     medium["video_durations"] = torch.tensor([8_100_000])
     return medium
 
 
 MEDIA = {
-    "straddling": long_medium,
-    "many frames": lambda: long_medium(fps=5),  # 20 frames in windows of 4 s: cut by `window_frames`
-    "silent": lambda: video_media((0.5, 3.0, 9.0), 0, 12.0),
-    "sound alone": lambda: video_media((), 11.0, 11.0),
+    "straddling": lambda speech: long_medium(speech=speech),
+    # 20 frames in windows of 4 s: cut by `window_frames`
+    "many frames": lambda speech: long_medium(fps=5, speech=speech),
+    "silent": lambda speech: video_media((0.5, 3.0, 9.0), 0, 12.0),
+    "sound alone": lambda speech: video_media((), 11.0, 11.0, speech=speech),
     "late sound": late_sound,
     "early and overhanging sound": early_and_overhanging_sound,
     "undated": undated,
@@ -105,6 +116,9 @@ KINDS = {
     "add": {"time_fusion": "add"},
     "mlp": {"resampler_type": "mlp"},
     "mlp_pool": {"resampler_type": "mlp_pool"},
+    "causal_qformer": QFORMER,
+    "published qformer": PUBLISHED_QFORMER,
+    "avts with speech": {"speech_config": SPEECH},
 }
 
 
@@ -113,24 +127,24 @@ class TestEncodeVideo:
     @pytest.mark.parametrize("name", MEDIA)
     def test_window_by_window_is_what_all_at_once_is(self, name, kind):
         model = tiny_model(**KINDS[kind])
-        medium = MEDIA[name]()
+        medium = MEDIA[name]("speech_config" in KINDS[kind])
         memory = encode(model, medium)
         direct = model.get_video_features(**medium).pooler_output[0]
         assert gap(memory.window_tokens, direct) < 1e-5
         assert memory.num_tokens == num_tokens(model, medium)
-        frames, columns = dated(medium)
+        frames, columns, speech = dated(medium)
         assert memory.num_frames == len(frames)
         assert memory.audio_seconds == pytest.approx(len(columns) * PATCH_STEP_US / 1e6)
         assert memory.duration == int(medium["video_durations"])
-        windows = model.model.layout.plan(frames, columns, memory.duration)
+        windows = model.model.layout.plan(frames, columns, memory.duration, speech)
         assert memory.window_times.tolist() == [[window.start, window.end] for window in windows]
 
     def test_straddling_media_do_straddle(self):
         layout = tiny_model().model.layout
         starts = {start + 3_200_000 for start in (0, 3_200_000)}
-        windows = layout.plan(*dated(long_medium()), 8_000_000)
+        windows = layout.plan(*dated(long_medium())[:2], 8_000_000)
         assert not starts & {window.end for window in windows} and len(windows) > 2
-        assert max(len(window.frames) for window in layout.plan(*dated(long_medium(fps=5)), 8_000_000)) == 4
+        assert max(len(window.frames) for window in layout.plan(*dated(long_medium(fps=5))[:2], 8_000_000)) == 4
 
     def test_it_never_holds_more_than_a_window_and_the_sound_that_reaches_into_the_next(self):
         model = tiny_model()
@@ -169,7 +183,7 @@ class TestAskingAMemory:
     @pytest.mark.parametrize("name", MEDIA)
     def test_the_answer_is_that_of_the_video_itself(self, name, kind):
         model = tiny_model(**KINDS[kind])
-        medium = MEDIA[name]()
+        medium = MEDIA[name]("speech_config" in KINDS[kind])
         memory = encode(model, medium)
         for questions in ([], [1.0], [0.0, 2.5, 7.0]):
             if name == "undated" and questions:

@@ -3,7 +3,18 @@
 import pytest
 import torch
 from batches import gap, inputs_for, logits_of, num_tokens, realigned
-from tiny import AUDIO, IMAGE, VIDEO, join_media, tiny_config, tiny_model, video_media
+from tiny import (
+    AUDIO,
+    IMAGE,
+    PUBLISHED_QFORMER,
+    QFORMER,
+    SPEECH,
+    VIDEO,
+    join_media,
+    tiny_config,
+    tiny_model,
+    video_media,
+)
 from transformers import (
     CONFIG_MAPPING,
     Siglip2ImageProcessorPil,
@@ -27,6 +38,10 @@ KINDS = {
     "literal": {"resampler_attention": "literal"},
     "mlp": {"resampler_type": "mlp"},
     "mlp_pool": {"resampler_type": "mlp_pool"},
+    "causal_qformer": QFORMER,
+    "published qformer": PUBLISHED_QFORMER,
+    "avts with speech": {"speech_config": SPEECH},
+    "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 
 
@@ -49,14 +64,15 @@ def normalised(medium):
     return {**medium, "pixel_values_videos": medium["pixel_values_videos"].float() / 127.5 - 1}
 
 
-def every_kind_of_sample():
+def every_kind_of_sample(kind="avts"):
+    speech = "speech_config" in KINDS[kind]
     return [
-        [video_media(questions=(1.0, 2.5), seed=1)],
+        [video_media(questions=(1.0, 2.5), seed=1, speech=speech)],
         [silent(questions=(0.0,), seed=2)],
-        [sound(questions=(1.0, 2.0, 3.0), seed=3)],
+        [sound(questions=(1.0, 2.0, 3.0), seed=3, speech=speech)],
         [image(seed=4)],
         [],
-        [image(seed=5), video_media((1.0,), 2.0, 2.0, seed=6)],
+        [image(seed=5), video_media((1.0,), 2.0, 2.0, seed=6, speech=speech)],
     ]
 
 
@@ -65,7 +81,7 @@ class TestBatches:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_sample_gets_the_logits_it_gets_alone(self, kind, side):
         model = tiny_model(**KINDS[kind])
-        samples = every_kind_of_sample()
+        samples = every_kind_of_sample(kind)
         together = logits_of(model, inputs_for(model, *samples, side=side))
         for seed, (media, found) in enumerate(zip(samples, together, strict=True)):
             (alone,) = logits_of(model, inputs_for(model, media, seeds=[seed]))
@@ -74,13 +90,16 @@ class TestBatches:
     @pytest.mark.parametrize("kind", KINDS)
     def test_order_of_the_batch_and_what_padding_holds_change_nothing(self, kind):
         model = tiny_model(**KINDS[kind])
-        samples = [[normalised(medium) for medium in media] for media in every_kind_of_sample()]
+        samples = [[normalised(medium) for medium in media] for media in every_kind_of_sample(kind)]
         clean = inputs_for(model, *samples)
         dirty = inputs_for(model, *samples, fill=float("nan"))
         assert dirty["pixel_values_videos"].isnan().any() and dirty["input_features"].isnan().any()
         dirty["frame_times"][~dirty["frame_mask"]] = 123_456
         dirty["query_times"][~dirty["query_times_mask"]] = 9_999_999
         dirty["audio_times"][~dirty["input_features_mask"].any(-1)] = -1
+        if "speech_features" in dirty:
+            assert dirty["speech_features"].isnan().any()
+            dirty["speech_times"][~dirty["speech_features_mask"].any(-1)] = -1
         for left, right in zip(logits_of(model, clean), logits_of(model, dirty), strict=True):
             assert torch.equal(left, right)
         order = [4, 2, 5, 0, 3, 1]
@@ -90,7 +109,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_only_saves_memory_changes_nothing(self, kind):
-        samples = every_kind_of_sample()
+        samples = every_kind_of_sample(kind)
         reference = tiny_model(**KINDS[kind])
         inputs = inputs_for(reference, *samples)
         for settings in ({"resampler_max_keys": 1}, {"resampler_max_keys": 60}, {"tower_batch_size": 1}):
@@ -152,14 +171,14 @@ class TestBatches:
     @pytest.mark.parametrize("kind", KINDS)
     def test_half_precision(self, kind, dtype):
         model = tiny_model(**KINDS[kind]).to(dtype)
-        inputs = inputs_for(model, *every_kind_of_sample())
+        inputs = inputs_for(model, *every_kind_of_sample(kind))
         for logits in logits_of(model, inputs):
             assert logits.dtype == dtype and torch.isfinite(logits).all()
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_autocast(self, kind):
         model = tiny_model(**KINDS[kind])
-        inputs = inputs_for(model, *every_kind_of_sample())
+        inputs = inputs_for(model, *every_kind_of_sample(kind))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = logits_of(model, inputs)
         for left, right in zip(found, logits_of(model, inputs), strict=True):
@@ -319,7 +338,7 @@ class TestAttentionAndOutputs:
     @pytest.mark.parametrize("kind", KINDS)
     def test_eager_and_sdpa_agree(self, kind):
         model = tiny_model(**KINDS[kind])
-        inputs = inputs_for(model, *every_kind_of_sample())
+        inputs = inputs_for(model, *every_kind_of_sample(kind))
         sdpa = logits_of(model, inputs)
         model.set_attn_implementation("eager")
         assert model.model.audio_tower.config._attn_implementation == "eager"

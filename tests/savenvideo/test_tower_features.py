@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from batches import gap, logits_of
-from tiny import AUDIO, IMAGE, VIDEO, tiny_model
+from tiny import AUDIO, IMAGE, PUBLISHED_QFORMER, QFORMER, SPEECH, VIDEO, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -25,6 +25,9 @@ KINDS = {
     "add": {"time_fusion": "add"},
     "mlp": {"resampler_type": "mlp"},
     "mlp_pool": {"resampler_type": "mlp_pool"},
+    "causal_qformer": QFORMER,
+    "published qformer": PUBLISHED_QFORMER,
+    "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 
 
@@ -83,7 +86,7 @@ class TestEncodeTowers:
         features = [model.encode_towers(video, processor) for video in videos]
         through = inputs(processor, features)
         assert torch.equal(direct["input_ids"], through["input_ids"])
-        assert not {"pixel_values_videos", "input_features"} & set(through)
+        assert not {"pixel_values_videos", "input_features", "speech_features"} & set(through)
         for left, right in zip(logits_of(model, direct), logits_of(model, through), strict=True):
             assert gap(left, right) < 1e-5
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..savenvideo.layout import NO_TIME, audio_column_times
+from ..savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 from ..savenvideo.media import open_media
 from ..savenvideo.media_sniff import import_av
 from ..world.conversations import shift_times
@@ -207,16 +207,24 @@ class _RetimedStream:
         chunks = list(stream)
         self._frames = _joined(chunks, "pixel_values_videos", "frame_times", "frame_mask")
         self._sound = _joined(chunks, "input_features", "input_features_mask", "audio_times")
-        for data, name in ((self._frames, "frame_times"), (self._sound, "audio_times")):
-            if data:
+        self._sound |= _joined(chunks, "speech_features", "speech_features_mask", "speech_times")
+        for data, name in (
+            (self._frames, "frame_times"),
+            (self._sound, "audio_times"),
+            (self._sound, "speech_times"),
+        ):
+            if name in data:
                 times = data[name]
                 data[name] = torch.full_like(times, NO_TIME) if control.no_time else times + control.clock
         frame_times = self._frames["frame_times"][0].tolist() if self._frames else []
-        columns = []
-        if self._sound:
-            heard = self._sound["input_features_mask"][0].sum(-1).tolist()
-            columns = audio_column_times(self._sound["audio_times"][0].tolist(), heard)
-        self.windows = processor.token_layout.plan(frame_times, columns, self.duration)
+        columns = self._columns("input_features_mask", "audio_times", audio_column_times)
+        speech = self._columns("speech_features_mask", "speech_times", speech_column_times)
+        self.windows = processor.token_layout.plan(frame_times, columns, self.duration, speech)
+
+    def _columns(self, mask: str, times: str, of_windows: Callable) -> list[int]:
+        if times not in self._sound:
+            return []
+        return of_windows(self._sound[times][0].tolist(), self._sound[mask][0].sum(-1).tolist())
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for number, window in enumerate(self.windows):

@@ -19,6 +19,7 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from .configuration_beats import SAVEnVideoBeatsConfig
 from .configuration_savenvideo import SAVEnVideoConfig
 from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
+from .feature_extraction_speech import SAVEnVideoSpeechFeatureExtractor
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
 from .modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
@@ -44,6 +45,7 @@ SAVEnVideoConfig.register_for_auto_class()
 SAVEnVideoModel.register_for_auto_class("AutoModel")
 SAVEnVideoForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 SAVEnVideoBeatsFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+SAVEnVideoSpeechFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
 SAVEnVideoVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 SAVEnVideoProcessor.register_for_auto_class("AutoProcessor")
 
@@ -55,6 +57,7 @@ __all__ = [
     "SAVEnVideoForConditionalGeneration",
     "SAVEnVideoModel",
     "SAVEnVideoProcessor",
+    "SAVEnVideoSpeechFeatureExtractor",
     "SAVEnVideoVideoProcessor",
     "TowerFeatures",
     "VideoMemory",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig, WhisperConfig
 from transformers.models.auto import AutoConfig
 
 from .configuration_beats import SAVEnVideoBeatsConfig
-from .layout import FBANK_FRAMES_PER_PATCH
+from .layout import FBANK_FRAMES_PER_PATCH, SPEECH_TOKENS_PER_COLUMN, steps_per_window
 
 
 # SigLIP so400m at 384 pixels, the tower of LLaVA-OneVision that the paper follows (4.1.1). The attention-pooling head
@@ -59,6 +59,23 @@ AUDIO_FIELDS = (
     "gated_relative_position",
     "upstream_padding_mask",
 )
+SPEECH_FIELDS = (
+    "num_mel_bins",
+    "d_model",
+    "encoder_attention_heads",
+    "activation_function",
+    "scale_embedding",
+    "max_source_positions",
+)
+# Of one connector alone: named only where it is in use, so that encoded videos of others stay what they are.
+QFORMER_FIELDS = (
+    "qformer_step_seconds",
+    "qformer_rows",
+    "qformer_low_steps",
+    "qformer_direction",
+    "qformer_causal_queries",
+    "qformer_alignment",
+)
 
 # Divisors of a second, a minute, an hour and a day, in seconds.
 _SIXTIETHS = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
@@ -82,13 +99,17 @@ class SAVEnVideoConfig(PreTrainedConfig):
         has_audio_tower: False for a model that hears nothing: it has no audio tower, and `audio_config` says no more
             than how sound would be laid out.
         text_config: config of any decoder-only text model of transformers, or a dict of one (default: Qwen2).
+        speech_config: `WhisperConfig` or a dict of one: a speech tower (Whisper's encoder) that hears the same sound
+            beside the audio tower. None (default) for no such tower.
         video_token_id, image_token_id, audio_token_id: ids of the placeholders in the vocabulary.
         vision_feature_layer: -1 takes the vision tower's final patch tokens, after its last norm; another index takes
             that entry of its hidden states.
         image_mean, image_std: per channel, used when frames arrive as uint8 and are normalised on the model's device.
-        freeze_vision, freeze_audio: whether the towers stay as they are in training (paper 4.2: they do).
+        freeze_vision, freeze_audio, freeze_speech: whether the towers stay as they are in training (paper 4.2: they
+            do).
         resampler_type: "avts" (paper 4.1.3), "mlp" (its ablation read literally: no compression), "mlp_pool" (the
-            token budget of "avts" without attention, our decision) or "stc" (VideoLLaMA 2's convolutions).
+            token budget of "avts" without attention, our decision), "stc" (VideoLLaMA 2's convolutions) or
+            "causal_qformer" (FAVOR / video-SALMONN).
         resampler_hidden_size, resampler_layers, resampler_heads, resampler_intermediate_size: shape of the decoder
             over the learnable queries (our decision: the paper gives none).
         resampler_dropout: dropout of its attention and feed-forward parts.
@@ -117,6 +138,21 @@ class SAVEnVideoConfig(PreTrainedConfig):
             frames.
         time_periods: periods of the sinusoids of the time feature, in seconds (our decision: divisors of a second, a
             minute, an hour and a day, so that the digits of a clock reading are easy to read from them).
+        qformer_step_seconds: step of "causal_qformer", in which picture and sound are laid side by side (published:
+            0.5 s). `window_seconds` must be a multiple of it (published: 5 s): every window is cut into whole steps.
+        qformer_rows: rows of a step (published: 32). Row i holds, side by side in its channels, the i-th part of the
+            picture and the i-th token of each kind of sound; a frame of more patches is averaged to a grid that fits.
+        qformer_low_steps: steps of the windows of the finer resolution, which spends its own queries on each and whose
+            tokens are joined with those of the window, channel by channel (published: 1). None for one resolution.
+        qformer_direction: to which steps of its window a step attends: "past" (as published in words: causal),
+            "future" (as the published code does) or "both".
+        qformer_causal_queries: whether the queries are causal as well: each belongs to a step, and with direction
+            "past" neither reads nor hears of what comes after it, so a token never changes by what follows (our
+            decision; the published queries read all of their window).
+        qformer_alignment: "time" lays out by time and masks what is not there. "published" reproduces the published
+            code: zeros in the place of an absent modality, no modality embeddings, and the bands of a BEATs column
+            read as moments that follow one another. (It has no time features either: time_fusion="none",
+            question_times="none", query_anchors=False.)
         resampler_max_keys: most keys attended to in one pass; windows are grouped up to it. Changes speed and memory,
             not results.
         tower_batch_size: most frames, or audio windows, that a tower sees in one pass. Changes memory, not results.
@@ -128,11 +164,13 @@ class SAVEnVideoConfig(PreTrainedConfig):
         "vision_config": AutoConfig,
         "audio_config": SAVEnVideoBeatsConfig,
         "text_config": AutoConfig,
+        "speech_config": WhisperConfig,
     }
 
     vision_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+    speech_config: dict | PreTrainedConfig | None = None
 
     video_token_id: int = 151646
     image_token_id: int = 151647
@@ -143,9 +181,10 @@ class SAVEnVideoConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     freeze_vision: bool = True
     freeze_audio: bool = True
+    freeze_speech: bool = True
     has_audio_tower: bool = True
 
-    resampler_type: Literal["avts", "mlp", "mlp_pool", "stc"] = "avts"
+    resampler_type: Literal["avts", "mlp", "mlp_pool", "stc", "causal_qformer"] = "avts"
     resampler_hidden_size: int = 1024
     resampler_layers: int = 2
     resampler_heads: int = 16
@@ -169,6 +208,13 @@ class SAVEnVideoConfig(PreTrainedConfig):
     stc_pool: bool = False
     image_frames: int = 1
 
+    qformer_step_seconds: float = 0.5
+    qformer_rows: int = 36
+    qformer_low_steps: int | None = 1
+    qformer_direction: Literal["past", "future", "both"] = "past"
+    qformer_causal_queries: bool = True
+    qformer_alignment: Literal["time", "published"] = "time"
+
     resampler_max_keys: int = 65_536
     tower_batch_size: int = 32
     notice: str | None = None
@@ -184,6 +230,10 @@ class SAVEnVideoConfig(PreTrainedConfig):
         elif self.audio_config is None:
             self.audio_config = SAVEnVideoBeatsConfig()
 
+        if isinstance(self.speech_config, dict):
+            self.speech_config = WhisperConfig(**self.speech_config)
+        if self.speech_config is not None:
+            self._check_speech()
         if self.vision_config.model_type not in VISION_TYPES:
             raise ValueError(
                 f"vision_config is of type {self.vision_config.model_type!r}; the vision tower must be one of "
@@ -198,15 +248,18 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 f"audio_config.patch_size is {self.audio_config.patch_size}; sound is dated in columns of "
                 f"{FBANK_FRAMES_PER_PATCH} fbank frames."
             )
-        if self.resampler_type == "avts" and self.resampler_hidden_size % self.resampler_heads:
+        attends = self.resampler_type in ("avts", "causal_qformer")
+        if attends and self.resampler_hidden_size % self.resampler_heads:
             raise ValueError(
                 f"resampler_hidden_size ({self.resampler_hidden_size}) must be a multiple of resampler_heads "
                 f"({self.resampler_heads})."
             )
+        if self.resampler_type == "causal_qformer":
+            self._check_qformer()
         if not self.time_periods or min(self.time_periods) <= 0:
             raise ValueError(f"time_periods must be periods above 0 s, got {list(self.time_periods)}.")
         self.time_periods = [float(period) for period in self.time_periods]
-        if self.resampler_type == "avts" and self.query_anchors and not self.uses_time:
+        if attends and self.query_anchors and not self.uses_time:
             raise ValueError(
                 "query_anchors gives queries time features, which time_fusion='none' and question_times='none' leave "
                 "out: set query_anchors=False."
@@ -257,15 +310,52 @@ class SAVEnVideoConfig(PreTrainedConfig):
         """Whether the time feature is a key, or a token, of its own."""
         return self.time_fusion in ("token", "both")
 
+    def _check_speech(self) -> None:
+        speech = self.speech_config
+        if speech.model_type != "whisper":
+            raise ValueError(f"speech_config is of type {speech.model_type!r}; the speech tower must be 'whisper'.")
+        if speech.max_source_positions % SPEECH_TOKENS_PER_COLUMN:
+            raise ValueError(
+                f"speech_config.max_source_positions ({speech.max_source_positions}) must be a multiple of the "
+                f"{SPEECH_TOKENS_PER_COLUMN} tokens of a column."
+            )
+        if self.resampler_type == "stc" or not self.has_audio_tower:
+            raise ValueError(
+                "The speech tower stands beside the audio tower and feeds every connector but 'stc': leave "
+                "speech_config out, or change resampler_type or has_audio_tower."
+            )
+
+    def _check_qformer(self) -> None:
+        """Refuses sizes of the causal Q-Former that do not fit together."""
+        steps = steps_per_window(self.window_seconds, self.qformer_step_seconds)
+        if self.qformer_rows < max(self.audio_bands, 1):
+            raise ValueError(
+                f"qformer_rows ({self.qformer_rows}) must hold one column of sound at least, {self.audio_bands} bands."
+            )
+        if self.question_times == "joint":
+            raise ValueError("The causal Q-Former has no question_times='joint': choose 'separate' or 'none'.")
+        if self.qformer_alignment == "published" and (self.time_fusion != "none" or self.query_anchors):
+            raise ValueError(
+                "qformer_alignment='published' knows no time: set time_fusion='none' and query_anchors=False, or "
+                "qformer_alignment='time'."
+            )
+        low = self.qformer_low_steps
+        if low is not None and (low < 1 or steps % low or self.queries_per_window * low % steps):
+            raise ValueError(
+                f"qformer_low_steps ({low}) must divide the {steps} steps of a window, and queries_per_window "
+                f"({self.queries_per_window}) must divide into as many parts as it cuts the window into."
+            )
+
     def connector_settings(self) -> dict:
         """The fields that describe the connector and its training, without towers, language model and token ids."""
         own = self.to_diff_dict()
-        parts = ("vision_config", "audio_config", "text_config", "video_token_id", "image_token_id", "audio_token_id")
+        parts = ("vision_config", "audio_config", "text_config", "speech_config")
+        parts += ("video_token_id", "image_token_id", "audio_token_id")
         return {name: own[name] for name in type(self).__annotations__ if name in own and name not in parts}
 
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
-        fields = CONNECTOR_FIELDS + (STC_FIELDS if self.resampler_type == "stc" else ())
+        fields = CONNECTOR_FIELDS + {"stc": STC_FIELDS, "causal_qformer": QFORMER_FIELDS}.get(self.resampler_type, ())
         return self.tower_settings() | {name: getattr(self, name) for name in fields}
 
     def tower_settings(self) -> dict:
@@ -273,6 +363,8 @@ class SAVEnVideoConfig(PreTrainedConfig):
         settings = {name: getattr(self, name) for name in TOWER_FIELDS}
         settings["vision_config"] = {name: getattr(self.vision_config, name) for name in VISION_FIELDS}
         settings["audio_config"] = {name: getattr(self.audio_config, name) for name in AUDIO_FIELDS}
+        if self.speech_config is not None:
+            settings["speech_config"] = {name: getattr(self.speech_config, name) for name in SPEECH_FIELDS}
         return settings
 
     @property

@@ -13,8 +13,19 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .connector_base import PICTURE, QUESTION, SOUND, TIME, Connector, DatedTokens, PooledKeys, Questions, WindowIndex
-from .layout import NO_TIME
+from .connector_base import (
+    PICTURE,
+    QUESTION,
+    SOUND,
+    SPEECH,
+    TIME,
+    Connector,
+    DatedTokens,
+    PooledKeys,
+    Questions,
+    WindowIndex,
+)
+from .layout import NO_TIME, SPEECH_TOKENS_PER_COLUMN
 
 
 def sinusoidal_positions(positions: torch.Tensor, dim: int) -> torch.Tensor:
@@ -139,6 +150,8 @@ class AVTSResampler(Connector):
         self.query_position = nn.Parameter(torch.zeros(queries, size))
         self.patch_position = nn.Parameter(torch.zeros(config.patches_per_frame, size))
         self.band_position = nn.Parameter(torch.zeros(config.audio_bands, size))
+        if config.speech_config is not None:
+            self.speech_position = nn.Parameter(torch.zeros(SPEECH_TOKENS_PER_COLUMN, size))
         self.key_norm = nn.Identity() if config.resampler_attention == "literal" else nn.LayerNorm(size)
         self.layers = nn.ModuleList([AVTSLayer(config) for _ in range(config.resampler_layers)])
 
@@ -146,6 +159,8 @@ class AVTSResampler(Connector):
         super().initialise(std)
         for parameter in (self.queries, self.query_position, self.patch_position, self.band_position):
             init.normal_(parameter, std=std)
+        if self.config.speech_config is not None:
+            init.normal_(self.speech_position, std=std)
 
     @property
     def joint(self) -> bool:
@@ -171,28 +186,15 @@ class AVTSResampler(Connector):
         return window_tokens, torch.cat(question_tokens)
 
     def pool(self, tokens: DatedTokens, windows: WindowIndex) -> PooledKeys:
-        """One key a frame (mean over patches) and one a second of sound (mean over bands and columns)."""
+        """One key a frame (mean over patches) and one a second of each kind of sound (mean over its tokens)."""
         parts = []
         frames = windows.frames[windows.frames >= 0]
         if len(frames):
             media = windows.media[torch.nonzero(windows.frames >= 0)[:, 0]]
             parts.append(_labelled(tokens.picture[frames].mean(1), tokens.frame_times[frames], PICTURE, media))
-        columns = windows.columns[windows.columns >= 0]
-        if len(columns):
-            window_of = torch.nonzero(windows.columns >= 0)[:, 0]
-            second = torch.div(tokens.column_times[columns], 1_000_000, rounding_mode="floor")
-            # Bins never cross a window, so that pooling window by window gives the same keys.
-            _, bins, sizes = torch.unique(
-                torch.stack([window_of, second]), dim=1, return_inverse=True, return_counts=True
-            )
-            states = tokens.sound[columns].mean(1)
-            pooled = states.new_zeros(len(sizes), states.shape[-1]).index_add(0, bins, states)
-            # Offsets inside the second, not times, are averaged: NO_TIME must survive and sums must not overflow.
-            offsets = torch.zeros_like(sizes).index_add(0, bins, tokens.column_times[columns] - second * 1_000_000)
-            first = torch.zeros_like(sizes).scatter(0, bins, second)
-            times = first * 1_000_000 + torch.div(offsets, sizes, rounding_mode="floor")
-            media = torch.zeros_like(sizes).scatter(0, bins, windows.media[window_of])
-            parts.append(_labelled(pooled / sizes[:, None], times, SOUND, media))
+        for modality, index, states, times in tokens.by_modality(windows)[1:]:
+            if (index >= 0).any():
+                parts.append(_pooled_by_second(modality, index, states, times, windows.media))
         return PooledKeys.cat(parts) if parts else super().pool(tokens, windows)
 
     def read_times(self, pooled: PooledKeys, tlp, times: torch.Tensor, duration: torch.Tensor) -> torch.Tensor:
@@ -225,16 +227,19 @@ class AVTSResampler(Connector):
     def _groups(self, windows: WindowIndex) -> list[torch.Tensor]:
         """Runs of windows whose keys, padded, stay under `resampler_max_keys` (at least one window each)."""
         patches, bands = self.config.patches_per_frame + 1, self.config.audio_bands + 1
-        keys = (windows.frames.shape[1] * patches + windows.columns.shape[1] * bands) or 1
+        keys = windows.frames.shape[1] * patches + windows.columns.shape[1] * bands
+        keys = keys + windows.speech.shape[1] * (SPEECH_TOKENS_PER_COLUMN + 1) or 1
         size = max(1, self.config.resampler_max_keys // keys)
         return list(torch.arange(len(windows.start), device=windows.start.device).split(size))
 
     def _resample(self, tokens, tlp, windows, query_times, query_mask):
         count, size = len(windows.start), self.config.resampler_hidden_size
         keys, positions, groups, masks = [], [], [], []
-        learned = (self.patch_position, self.band_position)
+        learned = {PICTURE: self.patch_position, SOUND: self.band_position}
+        if self.config.speech_config is not None:
+            learned[SPEECH] = self.speech_position
         dated = (windows.start != NO_TIME)[:, None]
-        for modality, (states, hidden_time, dates, valid) in enumerate(self._dated_rows(tokens, tlp, windows)):
+        for modality, states, hidden_time, dates, valid in self._dated_rows(tokens, tlp, windows):
             rows = states.shape[2]
             where = self._sinusoids(dates, valid, windows.start, windows.end)
             keys.append(states.flatten(1, 2))
@@ -297,10 +302,29 @@ class AVTSResampler(Connector):
         """
         bias = torch.zeros(groups.shape, dtype=torch.float32, device=groups.device)
         if self.config.balance_modalities and self.config.resampler_attention != "literal":
-            for modality in (PICTURE, SOUND, TIME):
+            for modality in (PICTURE, SOUND, TIME, SPEECH):
                 members = (groups == modality) & mask
                 bias = torch.where(members, -members.sum(-1, keepdim=True).clamp(min=1).log().to(bias.dtype), bias)
         return bias.masked_fill(~mask, torch.finfo(dtype).min).to(dtype)
+
+
+def _pooled_by_second(
+    modality: int, index: torch.Tensor, states: torch.Tensor, times: torch.Tensor, media: torch.Tensor
+) -> PooledKeys:
+    """One key a second of the columns that `index (windows, n)` lists; `media (windows,)` are those of the windows."""
+    columns, window_of = index[index >= 0], torch.nonzero(index >= 0)[:, 0]
+    second = torch.div(times[columns], 1_000_000, rounding_mode="floor")
+    # Bins never cross a window, so that pooling window by window gives the same keys.
+    _, bins, sizes = torch.unique(torch.stack([window_of, second]), dim=1, return_inverse=True, return_counts=True)
+    states = states[columns].mean(1)
+    pooled = states.new_zeros(len(sizes), states.shape[-1]).index_add(0, bins, states)
+    # Offsets inside the second, not times, are averaged: NO_TIME must survive and sums must not overflow.
+    offsets = torch.zeros_like(sizes).index_add(0, bins, times[columns] - second * 1_000_000)
+    first = torch.zeros_like(sizes).scatter(0, bins, second)
+    dates = first * 1_000_000 + torch.div(offsets, sizes, rounding_mode="floor")
+    return _labelled(
+        pooled / sizes[:, None], dates, modality, torch.zeros_like(sizes).scatter(0, bins, media[window_of])
+    )
 
 
 def _labelled(states: torch.Tensor, times: torch.Tensor, modality: int, media: torch.Tensor) -> PooledKeys:

@@ -1,17 +1,18 @@
 """What all connectors share: dated tokens, time features (TLP), windows, and the way into the language model.
 
 A connector stands between the encoders and the language model. Every one reads the same thing, the *dated tokens* of
-a medium: picture tokens (one row of patches a frame), sound tokens (one row of mel bands a column) and their times.
-Paper sections 4.1.2 and 4.1.3.
+a medium: picture tokens (one row of patches a frame), sound tokens (one row of mel bands a column), the tokens of a
+speech tower's columns if there is one, and their times. Paper sections 4.1.2 and 4.1.3.
 
-Shapes: `frames` and `columns` are packed over the batch (valid ones only), `d` is `resampler_hidden_size`, `D` the
-hidden size of the language model, `Q` `queries_per_window`.
+Shapes: `frames`, `columns` and `speech columns` are packed over the batch (valid ones only), `d` is
+`resampler_hidden_size`, `D` the hidden size of the language model, `Q` `queries_per_window`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from transformers import initialization as init
 from .layout import NO_TIME, Window
 
 
-PICTURE, SOUND, TIME, QUESTION = range(4)
+PICTURE, SOUND, TIME, QUESTION, SPEECH = range(5)
 
 TimeFeatures = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -87,25 +88,40 @@ class DatedTokens:
     """Projected tokens of a batch with their times, packed.
 
     picture: `(frames, patches, d)`; frame_times: `(frames,)`; sound: `(columns, bands, d)`;
-    column_times: `(columns,)`; times are int64 microseconds.
+    column_times: `(columns,)`; speech: `(speech columns, tokens, d)`, speech_times: `(speech columns,)`, None without
+    a speech tower; times are int64 microseconds.
     """
 
     picture: torch.Tensor
     frame_times: torch.Tensor
     sound: torch.Tensor
     column_times: torch.Tensor
+    speech: torch.Tensor | None = None
+    speech_times: torch.Tensor | None = None
+
+    def by_modality(self, windows: WindowIndex) -> list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Modality, indices per window, states and times of each kind of token."""
+        kinds = [
+            (PICTURE, windows.frames, self.picture, self.frame_times),
+            (SOUND, windows.columns, self.sound, self.column_times),
+        ]
+        if self.speech is not None:
+            kinds.append((SPEECH, windows.speech, self.speech, self.speech_times))
+        return kinds
 
 
 @dataclass
 class WindowIndex:
     """Padded indices of packed frames and columns per window.
 
-    frames: `(windows, F)`, columns: `(windows, C)`, -1 where padded; start, end: `(windows,)` in microseconds or
-    `NO_TIME`; durations: `(windows,)`, of the medium each window belongs to; media: `(windows,)`, its index.
+    frames: `(windows, F)`, columns: `(windows, C)`, speech: `(windows, S)`, -1 where padded; start, end: `(windows,)`
+    in microseconds or `NO_TIME`; durations: `(windows,)`, of the medium each window belongs to; media: `(windows,)`,
+    its index.
     """
 
     frames: torch.Tensor
     columns: torch.Tensor
+    speech: torch.Tensor
     start: torch.Tensor
     end: torch.Tensor
     durations: torch.Tensor
@@ -124,6 +140,7 @@ class WindowIndex:
         return cls(
             frames=pad([window.frames for window in windows]),
             columns=pad([window.columns for window in windows]),
+            speech=pad([window.speech for window in windows]),
             start=vector([window.start for window in windows]),
             end=vector([window.end for window in windows]),
             durations=vector(durations),
@@ -140,7 +157,7 @@ class PooledKeys:
     """Spatially pooled picture and sound, what question times attend to. Independent of the question.
 
     states: `(n, d)`, MLP outputs before any time feature; times: `(n,)` int64 microseconds; modality: `(n,)` int64,
-    `PICTURE` or `SOUND`; media: `(n,)` int64, the medium each key belongs to.
+    `PICTURE`, `SOUND` or `SPEECH`; media: `(n,)` int64, the medium each key belongs to.
     """
 
     states: torch.Tensor
@@ -181,17 +198,29 @@ def in_order(entries: list[torch.Tensor], dates: torch.Tensor, token_order: str)
 
 @dataclass
 class ConnectorOutput:
-    """window_tokens: one `(n, D)` per window; question_tokens: one `(T, D)` per medium; pooled: `PooledKeys`."""
+    """window_tokens: one `(n, D)` per window; question_tokens: one `(T, D)` per medium; pooled: `PooledKeys`;
+    window_states: `(windows, Q, d)` of a connector whose queries a diversity loss may keep apart, else None."""
 
     window_tokens: list[torch.Tensor]
     question_tokens: list[torch.Tensor]
     pooled: PooledKeys | None
+    window_states: torch.Tensor | None = None
+
+
+class Resampled(NamedTuple):
+    """What a subclass of `Connector` makes of windows: their tokens, one `(n, D)` each; the question's tokens as each
+    window reads them, `(windows, T, D)`, where it takes part; and its `window_states`, see `ConnectorOutput`."""
+
+    window_tokens: list[torch.Tensor]
+    question_tokens: torch.Tensor | None = None
+    window_states: torch.Tensor | None = None
 
 
 class BaseConnector(nn.Module):
     """What the model asks of a connector.
 
-    A subclass has a `visual_mlp` and an `audio_mlp` (identities where there is nothing to project), and defines
+    A subclass has a `visual_mlp`, an `audio_mlp` and, where it hears a speech tower, a `speech_mlp` (identities where
+    there is nothing to project), and defines
     `resample` (windows to tokens), `read_times` and, if question times read the medium, `pool`. Time features come
     from the model's `TemporalLinearProjection`, handed in by the caller as a function: it is a module of its own in
     the paper and dates the question too. Everything goes through `forward`, where accelerate's hooks for dispatched
@@ -212,6 +241,8 @@ class BaseConnector(nn.Module):
         windows: WindowIndex,
         questions: Questions | None = None,
         memories: dict[int, PooledKeys] | None = None,
+        speech: torch.Tensor | None = None,
+        speech_times: torch.Tensor | None = None,
     ) -> ConnectorOutput:
         """Encoder outputs of a batch to language-model tokens.
 
@@ -222,27 +253,30 @@ class BaseConnector(nn.Module):
             windows: which of them make up each window.
             questions: the question's times per medium; None leaves question tokens out.
             memories: pooled keys of media that were encoded earlier and have no windows here, by medium.
+            speech: `(speech columns, tokens, speech d)`; speech_times: `(speech columns,)`; of a speech tower.
         """
         if self.config.question_times == "none":
             questions = None
         tokens = DatedTokens(self.visual_mlp(picture), frame_times, self.audio_mlp(sound), column_times)
+        if speech is not None:
+            tokens.speech, tokens.speech_times = self.speech_mlp(speech), speech_times
         joint = questions is not None and self.joint
-        window_tokens, joint_tokens = self.resample(tokens, tlp, windows, questions if joint else None)
+        resampled = Resampled(*self.resample(tokens, tlp, windows, questions if joint else None))
         pooled = None if self.joint else self.pool(tokens, windows)
         question_tokens = []
         for medium in range(len(questions.times) if questions is not None else 0):
             asked = questions.mask[medium]
             if joint:
                 # A medium's windows each have their own reading of its question; their mean is the token.
-                readings = joint_tokens[windows.media == medium]
-                question_tokens.append(readings.mean(0)[asked] if len(readings) else joint_tokens.new_zeros(0))
+                readings = resampled.question_tokens[windows.media == medium]
+                question_tokens.append(readings.mean(0)[asked] if len(readings) else readings.new_zeros(0))
             elif asked.any():
                 keys = memories[medium] if memories and medium in memories else pooled.of(medium)
                 times = questions.times[medium][asked]
                 question_tokens.append(self.read_times(keys, tlp, times, questions.durations[medium]))
             else:
                 question_tokens.append(tokens.picture.new_zeros(0, self.config.text_config.hidden_size))
-        return ConnectorOutput(window_tokens, question_tokens, pooled)
+        return ConnectorOutput(resampled.window_tokens, question_tokens, pooled, resampled.window_states)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -263,7 +297,7 @@ class BaseConnector(nn.Module):
         return PooledKeys(tokens.picture.new_zeros(0, tokens.picture.shape[-1]), none, none, none)
 
     def resample(self, tokens: DatedTokens, tlp, windows: WindowIndex, questions: Questions | None):
-        """Window tokens, a list of `(n, D)`, and what the windows read for the question's times, or None."""
+        """What becomes of windows, as `Resampled` or a tuple of its first entries."""
         raise NotImplementedError
 
     def read_times(self, pooled: PooledKeys, tlp, times: torch.Tensor, duration: torch.Tensor) -> torch.Tensor:
@@ -274,12 +308,16 @@ class BaseConnector(nn.Module):
 class Connector(BaseConnector):
     """Connectors to one width: two MLPs, modality embeddings, and from there the way into the language model."""
 
+    modality_projection: type[nn.Module] = ModalityMLP
+
     def __init__(self, config):
         super().__init__(config)
         size = config.resampler_hidden_size
-        self.visual_mlp = ModalityMLP(config.vision_config.hidden_size, size)
-        self.audio_mlp = ModalityMLP(config.audio_config.hidden_size, size)
-        self.modality_embedding = nn.Parameter(torch.zeros(4, size))
+        self.visual_mlp = self.modality_projection(config.vision_config.hidden_size, size)
+        self.audio_mlp = self.modality_projection(config.audio_config.hidden_size, size)
+        if config.speech_config is not None:
+            self.speech_mlp = self.modality_projection(config.speech_config.d_model, size)
+        self.modality_embedding = nn.Parameter(torch.zeros(4 if config.speech_config is None else 5, size))
         self.output_norm = nn.LayerNorm(size)
         self.output_projection = nn.Linear(size, config.text_config.hidden_size)
 
@@ -298,12 +336,10 @@ class Connector(BaseConnector):
         return self.output_projection(self.output_norm(hidden_states))
 
     def _dated_rows(self, tokens: DatedTokens, tlp, windows: WindowIndex):
-        """Per modality: tokens `(windows, n, rows, d)` dated as `time_fusion` asks, their h, times and validity."""
+        """Modality by modality: its number, tokens `(windows, n, rows, d)` dated as `time_fusion` asks, their h,
+        times and validity."""
         rows = []
-        for index, states, times, modality in (
-            (windows.frames, tokens.picture, tokens.frame_times, PICTURE),
-            (windows.columns, tokens.sound, tokens.column_times, SOUND),
-        ):
+        for modality, index, states, times in tokens.by_modality(windows):
             valid = index >= 0
             if index.shape[1] == 0:
                 states, times = states.new_zeros(1, *states.shape[1:]), times.new_zeros(1)
@@ -312,5 +348,5 @@ class Connector(BaseConnector):
             gathered = gathered + self.modality_embedding[modality]
             if self.config.adds_time:
                 gathered = gathered + hidden_time[:, :, None]
-            rows.append((gathered, hidden_time + self.modality_embedding[TIME], dates, valid))
+            rows.append((modality, gathered, hidden_time + self.modality_embedding[TIME], dates, valid))
         return rows

@@ -22,7 +22,7 @@ class MLPConnector(Connector):
         window_tokens = []
         for window in range(len(windows.start)):
             entries, dates = [], []
-            for states, hidden_time, times, valid in rows:
+            for _, states, hidden_time, times, valid in rows:
                 keep = valid[window]
                 content = states[window][keep]
                 if self.config.has_time_tokens and windows.start[window] != NO_TIME:

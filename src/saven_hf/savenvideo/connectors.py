@@ -5,6 +5,7 @@ from __future__ import annotations
 from .connector_avts import AVTSResampler
 from .connector_base import BaseConnector
 from .connector_mlp import MLPConnector
+from .connector_qformer import CausalQFormer
 from .connector_stc import STCConnector
 
 
@@ -13,6 +14,7 @@ CONNECTORS: dict[str, type[BaseConnector]] = {
     "mlp": MLPConnector,
     "mlp_pool": MLPConnector,
     "stc": STCConnector,
+    "causal_qformer": CausalQFormer,
 }
 
 

@@ -261,7 +261,7 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"The sound is sampled at {sampling_rate} Hz, but {self.__class__.__name__} takes "
                 f"{self.sampling_rate} Hz: resample it first."
             )
-        tracks = [self._check_track(track, index) for index, track in enumerate(self._split_batch(raw_speech))]
+        tracks = self.list_tracks(raw_speech)
         if start_times is None:
             start_times = [0] * len(tracks)
         elif np.ndim(start_times) == 0:
@@ -292,6 +292,11 @@ class SAVEnVideoBeatsFeatureExtractor(SequenceFeatureExtractor):
         if return_tensors is None or TensorType(return_tensors) is not TensorType.PYTORCH:
             data = {name: tensor.numpy() for name, tensor in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
+
+    @classmethod
+    def list_tracks(cls, raw_speech) -> list[torch.Tensor]:
+        """The tracks of a batch as float32 `(samples,)`, or a ValueError that says what is wrong with one."""
+        return [cls._check_track(track, index) for index, track in enumerate(cls._split_batch(raw_speech))]
 
     @staticmethod
     def _split_batch(raw_speech) -> list:

@@ -22,9 +22,17 @@ FBANK_FRAMES_PER_PATCH = 16
 PATCH_STEP_US = 160_000
 PATCH_CENTRE_US = 87_500
 
-RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool", "stc")
+# Whisper's encoder makes a token of two log-mel frames of 10 ms. Five of them are a column, as the patches of one step
+# are for BEATs (our decision): 100 ms tile 30 s, and the step of half a second that video-SALMONN works in.
+SPEECH_FRAMES_PER_COLUMN = 10
+SPEECH_TOKENS_PER_COLUMN = 5
+SPEECH_STEP_US = 100_000
+SPEECH_CENTRE_US = 50_000
+
+RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool", "stc", "causal_qformer")
 # Fields of one connector are left out of the saved form of the others.
 _STC_FIELDS = ("stc_stride", "stc_padding", "image_frames")
+_QFORMER_FIELDS = ("step_seconds", "bands_as_moments")
 
 
 def audio_column_times(audio_times: Sequence[int], num_frames: Sequence[int]) -> list[int]:
@@ -39,15 +47,29 @@ def audio_column_times(audio_times: Sequence[int], num_frames: Sequence[int]) ->
     Returns:
         One time per valid column, in microseconds, or `NO_TIME` where the window has none.
     """
-    if len(audio_times) != len(num_frames):
-        raise ValueError(f"Got {len(audio_times)} window start times for {len(num_frames)} audio windows.")
+    return _column_times(audio_times, num_frames, FBANK_FRAMES_PER_PATCH, PATCH_STEP_US, PATCH_CENTRE_US)
+
+
+def speech_column_times(speech_times: Sequence[int], num_frames: Sequence[int]) -> list[int]:
+    """Centre times of the columns that the speech tower makes of a track, window after window.
+
+    Args:
+        speech_times: start of each window, in microseconds, or `NO_TIME`.
+        num_frames: number of valid log-mel frames of each window.
+    """
+    return _column_times(speech_times, num_frames, SPEECH_FRAMES_PER_COLUMN, SPEECH_STEP_US, SPEECH_CENTRE_US)
+
+
+def _column_times(starts: Sequence[int], num_frames: Sequence[int], per_column: int, step: int, centre: int):
+    if len(starts) != len(num_frames):
+        raise ValueError(f"Got {len(starts)} window start times for {len(num_frames)} audio windows.")
     times = []
-    for start, frames in zip(audio_times, num_frames, strict=True):
-        columns = frames // FBANK_FRAMES_PER_PATCH
+    for start, frames in zip(starts, num_frames, strict=True):
+        columns = frames // per_column
         if start == NO_TIME:
             times.extend([NO_TIME] * columns)
         else:
-            times.extend(start + PATCH_STEP_US * column + PATCH_CENTRE_US for column in range(columns))
+            times.extend(start + step * column + centre for column in range(columns))
     return times
 
 
@@ -55,14 +77,15 @@ def audio_column_times(audio_times: Sequence[int], num_frames: Sequence[int]) ->
 class Window:
     """A stretch of a medium that is resampled in one go: half-open `[start, end)` in microseconds.
 
-    `frames` and `columns` index the medium's valid frames and valid audio columns. `start` and `end` are `NO_TIME`
-    when the medium has no times.
+    `frames`, `columns` and `speech` index the medium's valid frames, valid audio columns and valid columns of the
+    speech tower. `start` and `end` are `NO_TIME` when the medium has no times.
     """
 
     start: int
     end: int
     frames: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
+    speech: list[int] = field(default_factory=list)
 
     @property
     def timed(self) -> bool:
@@ -74,8 +97,9 @@ class TokenLayout:
     """The numbers that decide how many tokens a medium costs. Part of the processor's saved form.
 
     Args:
-        resampler_type: "avts" and "mlp_pool" spend `queries_per_window` tokens a window, "mlp" one token a patch,
-            "stc" one a cell of its shrunken grid, and one a patch of sound.
+        resampler_type: "avts", "mlp_pool" and "causal_qformer" spend `queries_per_window` tokens a window, "mlp" one
+            token a patch, "stc" one a cell of its shrunken grid, and one a patch of sound. Windows of
+            "causal_qformer" are all `window_seconds` long, so that its steps tile them.
         queries_per_window: learnable queries of the resampler, per window.
         window_seconds: longest window; windows of a medium are of equal length. None: one window (the paper's case).
         window_frames: most frames in a window; a window with more is cut between frames. None: no limit.
@@ -84,7 +108,11 @@ class TokenLayout:
         time_tokens: whether dates are tokens of their own (they count where nothing attends, in "mlp" and "stc").
         question_tokens: whether each time that a question names is a token.
         has_audio: whether the model hears at all.
+        speech_rows: tokens of the speech tower for one of its columns; 0 without a speech tower.
         stc_stride, stc_padding, image_frames: of `SAVEnVideoConfig`.
+        step_seconds: step of "causal_qformer", of which a window holds a whole number.
+        bands_as_moments: "causal_qformer" reads the bands of a column as moments one after the other, so a column that
+            reaches over the edge of a window belongs to both sides.
     """
 
     resampler_type: str = "avts"
@@ -96,9 +124,12 @@ class TokenLayout:
     time_tokens: bool = True
     question_tokens: bool = True
     has_audio: bool = True
+    speech_rows: int = 0
     stc_stride: tuple[int, int, int] = (2, 2, 2)
     stc_padding: int = 0
     image_frames: int = 1
+    step_seconds: float = 0.5
+    bands_as_moments: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "stc_stride", tuple(self.stc_stride))  # a list, where it comes from JSON
@@ -110,6 +141,8 @@ class TokenLayout:
                 continue
             if value is None or value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value}.")
+        if self.resampler_type == "causal_qformer":
+            steps_per_window(self.window_seconds, self.step_seconds)
 
     @classmethod
     def from_config(cls, config) -> TokenLayout:
@@ -124,19 +157,30 @@ class TokenLayout:
             time_tokens=config.has_time_tokens,
             question_tokens=config.question_times != "none",
             has_audio=config.has_audio_tower,
+            speech_rows=0 if config.speech_config is None else SPEECH_TOKENS_PER_COLUMN,
             stc_stride=config.stc_stride,
             stc_padding=config.stc_padding,
             image_frames=config.image_frames,
+            step_seconds=config.qformer_step_seconds,
+            bands_as_moments=config.qformer_alignment == "published",
         )
 
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self) | {"stc_stride": list(self.stc_stride)}
         left_out = () if self.resampler_type == "stc" else _STC_FIELDS
+        left_out += () if self.resampler_type == "causal_qformer" else _QFORMER_FIELDS
+        left_out += () if self.speech_rows else ("speech_rows",)
         # What was added to the first form is left out where it is as it was: fingerprints of encoded media hold.
         left_out += tuple(name for name in ("question_tokens", "has_audio") if fields[name])
         return {name: value for name, value in fields.items() if name not in left_out}
 
-    def plan(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> list[Window]:
+    def plan(
+        self,
+        frame_times: Sequence[int],
+        audio_columns: Sequence[int],
+        duration: int,
+        speech_columns: Sequence[int] = (),
+    ) -> list[Window]:
         """Assign every frame and every audio column of one medium to the window that holds its time.
 
         Windows are equal parts of `[0, duration)`; the outer ones reach out to what lies beyond (a container may
@@ -148,50 +192,70 @@ class TokenLayout:
             frame_times: times of the valid frames, in microseconds, or `NO_TIME`.
             audio_columns: centre times of the valid audio columns (see `audio_column_times`).
             duration: of the medium, in microseconds; 0 if unknown.
+            speech_columns: centre times of the valid columns of the speech tower (see `speech_column_times`).
         """
-        if not frame_times and not audio_columns:
+        parts = {"frames": frame_times, "columns": audio_columns, "speech": speech_columns}
+        everything = [*frame_times, *audio_columns, *speech_columns]
+        if not everything:
             return []
-        if NO_TIME in frame_times or NO_TIME in audio_columns:
-            return self._plan_by_rank(len(frame_times), len(audio_columns))
+        if NO_TIME in everything:
+            return self._plan_by_rank(*map(len, parts.values()))
+        if self.resampler_type == "causal_qformer":
+            return self._plan_by_step(parts, duration)
 
         if duration <= 0:
-            duration = max([*frame_times, *audio_columns]) + 1
+            duration = max(everything) + 1
         count = 1
         if self.window_seconds is not None:
             count = max(1, -(-duration // round(self.window_seconds * 1e6)))
-        first = min(0, *frame_times, *audio_columns)
-        last = max(duration, *(time + 1 for time in (*frame_times, *audio_columns)))
+        first, last = min(0, *everything), max(duration, max(everything) + 1)
 
         def edge(index: int) -> int:
             return first if index == 0 else last if index == count else index * duration // count
 
         # Only the windows that hold something are made: a duration may be absurd, what was decoded is not.
         cells: dict[int, Window] = {}
-        for kind, times in (("frames", frame_times), ("columns", audio_columns)):
+        for kind, times in parts.items():
             for index, time in enumerate(times):
                 part = _part_of(time, duration, count)
                 if part not in cells:
                     cells[part] = Window(edge(part), edge(part + 1))
                 getattr(cells[part], kind).append(index)
-        return [window for part in sorted(cells) for window in self._cut(cells[part], frame_times, audio_columns)]
+        return [window for part in sorted(cells) for window in self._cut(cells[part], parts)]
 
     def num_tokens(
-        self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int, num_query_times: int
+        self,
+        frame_times: Sequence[int],
+        audio_columns: Sequence[int],
+        duration: int,
+        num_query_times: int,
+        speech_columns: Sequence[int] = (),
     ) -> int:
         """Tokens that one medium puts into the prompt: those of its windows, then one per question time."""
-        asked = num_query_times if self.question_tokens else 0
-        return self.num_window_tokens(frame_times, audio_columns, duration) + asked
+        tokens = self.num_window_tokens(frame_times, audio_columns, duration, speech_columns)
+        return tokens + (num_query_times if self.question_tokens else 0)
 
-    def num_window_tokens(self, frame_times: Sequence[int], audio_columns: Sequence[int], duration: int) -> int:
+    def num_window_tokens(
+        self,
+        frame_times: Sequence[int],
+        audio_columns: Sequence[int],
+        duration: int,
+        speech_columns: Sequence[int] = (),
+    ) -> int:
         """Tokens of a medium's windows, without the question's."""
         if self.resampler_type == "stc":
             return sum(self._num_stc_tokens(window) for window in self.plan(frame_times, audio_columns, duration))
         if self.resampler_type != "mlp":
-            return len(self.plan(frame_times, audio_columns, duration)) * self.queries_per_window
+            windows = self.plan(frame_times, audio_columns, duration, speech_columns)
+            return len(windows) * self.queries_per_window
+        kinds = (
+            (frame_times, self.patches_per_frame),
+            (audio_columns, self.audio_bands),
+            (speech_columns, self.speech_rows),
+        )
         # A medium with an undated frame or column is resampled without time (see `plan`).
-        timed = NO_TIME not in frame_times and NO_TIME not in audio_columns
-        dated = len(frame_times) + len(audio_columns) if timed and self.time_tokens else 0
-        return len(frame_times) * self.patches_per_frame + len(audio_columns) * self.audio_bands + dated
+        dated = self.time_tokens and not any(NO_TIME in times for times, _ in kinds)
+        return sum(len(times) * (rows + dated) for times, rows in kinds)
 
     def stc_frames(self, window: Window) -> list[int]:
         """Which of a window's frames (by their place in it) "stc" convolves over: each, some of them repeatedly."""
@@ -228,29 +292,79 @@ class TokenLayout:
         dated = steps + len(window.columns) if window.timed and self.time_tokens else 0
         return steps * self.stc_cells + len(window.columns) * self.audio_bands + dated
 
-    def _plan_by_rank(self, num_frames: int, num_columns: int) -> list[Window]:
+    def _plan_by_rank(self, num_frames: int, num_columns: int, num_speech: int) -> list[Window]:
         parts = 1
-        if self.window_frames is not None:
+        if self.resampler_type == "causal_qformer":
+            steps = steps_per_window(self.window_seconds, self.step_seconds)
+            longest = max(num_columns * PATCH_STEP_US, num_speech * SPEECH_STEP_US)
+            parts = max(1, -(-num_frames // steps), -(-longest // round(self.window_seconds * 1e6)))
+        elif self.window_frames is not None:
             parts = max(1, -(-num_frames // self.window_frames))
         return [
-            Window(NO_TIME, NO_TIME, list(_part(num_frames, part, parts)), list(_part(num_columns, part, parts)))
+            Window(
+                NO_TIME, NO_TIME, *(list(_part(count, part, parts)) for count in (num_frames, num_columns, num_speech))
+            )
             for part in range(parts)
         ]
 
-    def _cut(self, cell: Window, frame_times: Sequence[int], audio_columns: Sequence[int]) -> list[Window]:
+    def _plan_by_step(self, parts: dict[str, Sequence[int]], duration: int) -> list[Window]:
+        """Windows of one length from 0 on: what comes before belongs to the first one."""
+        width = round(self.window_seconds * 1e6)
+        cells: dict[int, Window] = {}
+
+        def put(kind: str, index: int, time: int) -> None:
+            part = max(time // width, 0)
+            if part not in cells:
+                cells[part] = Window(part * width, (part + 1) * width)
+            if index not in getattr(cells[part], kind)[-1:]:
+                getattr(cells[part], kind).append(index)
+
+        for kind, times in parts.items():
+            before = {"columns": PATCH_CENTRE_US, "speech": SPEECH_CENTRE_US}.get(kind, 0)
+            for index, time in enumerate(times):
+                start = time - before
+                if start < duration:
+                    # The last column is completed with silence, which belongs to where the sound ended.
+                    time = min(time, duration - 1)
+                if kind != "columns" or not self.bands_as_moments:
+                    put(kind, index, time)
+                    continue
+                last = start + (self.audio_bands - 1) * PATCH_STEP_US // self.audio_bands
+                put(kind, index, start)
+                put(kind, index, max(start, min(last, duration - 1) if start < duration else last))
+        return [cells[part] for part in sorted(cells)]
+
+    def _cut(self, cell: Window, times: dict[str, Sequence[int]]) -> list[Window]:
         """Cut a window that holds more than `window_frames` frames half way between two of its frames."""
         if self.window_frames is None or len(cell.frames) <= self.window_frames:
             return [cell]
+        frame_times = times["frames"]
         frames = sorted(cell.frames, key=lambda index: frame_times[index])
         parts = -(-len(frames) // self.window_frames)
         groups = [[frames[rank] for rank in _part(len(frames), part, parts)] for part in range(parts)]
         inner = [(frame_times[a[-1]] + frame_times[b[0]]) // 2 + 1 for a, b in pairwise(groups)]
         edges = [cell.start, *inner, cell.end]
         windows = [Window(start, end, group) for (start, end), group in zip(pairwise(edges), groups, strict=True)]
-        for column in cell.columns:
-            part = sum(audio_columns[column] >= edge for edge in inner)
-            windows[part].columns.append(column)
+        for kind in ("columns", "speech"):
+            for column in getattr(cell, kind):
+                part = sum(times[kind][column] >= edge for edge in inner)
+                getattr(windows[part], kind).append(column)
         return windows
+
+
+def steps_per_window(window_seconds: float | None, step_seconds: float) -> int:
+    """Steps of the causal Q-Former in one of its windows.
+
+    Raises:
+        ValueError: the window is no whole number of steps.
+    """
+    steps = 0 if window_seconds is None or step_seconds <= 0 else round(window_seconds / step_seconds)
+    if steps < 1 or round(steps * step_seconds * 1e6) != round(window_seconds * 1e6):
+        raise ValueError(
+            f"window_seconds ({window_seconds}) must be a multiple of the step of the causal Q-Former "
+            f"({step_seconds} s)."
+        )
+    return steps
 
 
 def _part_of(time: int, duration: int, count: int) -> int:

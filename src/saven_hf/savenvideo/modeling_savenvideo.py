@@ -31,11 +31,20 @@ from .connector_base import (
     WindowIndex,
 )
 from .connectors import CONNECTORS, build_connector
-from .layout import PATCH_STEP_US, TokenLayout, Window
+from .layout import PATCH_STEP_US, SPEECH_TOKENS_PER_COLUMN, TokenLayout, Window
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
 from .tower_features import TowerFeatures, is_tower_features
-from .towers import VISION_TOWERS, EncodedModality, encode_audio, encode_frames, load_vision_tower
+from .towers import (
+    VISION_TOWERS,
+    EncodedModality,
+    WhisperEncoder,
+    encode_audio,
+    encode_frames,
+    encode_speech,
+    load_speech_tower,
+    load_vision_tower,
+)
 from .weights import execution_device, is_sharded, weights_fingerprint, weights_state
 
 
@@ -52,6 +61,9 @@ MEDIA_INPUTS = (
     "query_times",
     "query_times_mask",
     "video_durations",
+    "speech_features",
+    "speech_features_mask",
+    "speech_times",
 )
 
 
@@ -138,26 +150,27 @@ class SAVEnVideoPreTrainedModel(PreTrainedModel):
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_towers()
         return loaded
 
-    _unquantized_modules = ("vision_tower", "audio_tower", "temporal_projection", "resampler", "lm_head")
+    _unquantized_modules = (
+        "vision_tower",
+        "audio_tower",
+        "speech_tower",
+        "temporal_projection",
+        "resampler",
+        "lm_head",
+    )
 
     def freeze_towers(self) -> None:
         """Take the gradient from the towers that the config freezes (loading weights gives it back to them)."""
-        model = self.base_model
-        for frozen, tower in (
-            (self.config.freeze_vision, model.vision_tower),
-            (self.config.freeze_audio, model.audio_tower),
-        ):
-            if frozen and tower is not None:
+        for tower, frozen in self.base_model._towers:
+            if frozen:
                 tower.requires_grad_(False)
 
     def train(self, mode: bool = True):
         """Training mode for all but the frozen towers: no dropout and no layer drop in what does not learn."""
         super().train(mode)
-        model = self.base_model
-        if mode and hasattr(model, "vision_tower"):
-            model.vision_tower.train(not self.config.freeze_vision)
-            if model.audio_tower is not None:
-                model.audio_tower.train(not self.config.freeze_audio)
+        if mode and hasattr(self.base_model, "vision_tower"):
+            for tower, frozen in self.base_model._towers:
+                tower.train(not frozen)
         return self
 
 
@@ -170,6 +183,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         super().__init__(config)
         self.vision_tower = VISION_TOWERS[config.vision_config.model_type]._from_config(config.vision_config)
         self.audio_tower = SAVEnVideoBeatsModel._from_config(config.audio_config) if config.has_audio_tower else None
+        speech = config.speech_config
+        self.speech_tower = WhisperEncoder._from_config(speech) if speech is not None else None
         self.temporal_projection = TemporalLinearProjection(config) if config.uses_time else None
         self.resampler = build_connector(config)
         self.language_model = AutoModel.from_config(config.text_config)
@@ -180,8 +195,18 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
 
     @property
     def towers(self) -> tuple[PreTrainedModel, ...]:
-        """The vision tower, and the audio tower if there is one."""
-        return (self.vision_tower,) if self.audio_tower is None else (self.vision_tower, self.audio_tower)
+        """The vision tower, and audio and speech tower where there are such."""
+        return tuple(tower for tower, _ in self._towers)
+
+    @property
+    def _towers(self) -> list[tuple[PreTrainedModel, bool]]:
+        """Each tower, with whether the config freezes it."""
+        towers = [
+            (self.vision_tower, self.config.freeze_vision),
+            (self.audio_tower, self.config.freeze_audio),
+            (self.speech_tower, self.config.freeze_speech),
+        ]
+        return [(tower, frozen) for tower, frozen in towers if tower is not None]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -201,6 +226,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         query_times: torch.Tensor | None = None,
         query_times_mask: torch.Tensor | None = None,
         video_durations: torch.Tensor | None = None,
+        speech_features: torch.Tensor | None = None,
+        speech_features_mask: torch.Tensor | None = None,
+        speech_times: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -217,6 +245,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             query_times, query_times_mask (`(media, times)`, int64 microseconds and bool, *optional*):
                 the times that the question names.
             video_durations (`(media,)`, int64 microseconds, *optional*): 0 where unknown.
+            speech_features (`(media, windows, frames, mels)`, *optional*): log-mel features of the same sound, for
+                a model with a speech tower.
+            speech_features_mask, speech_times: as `input_features_mask` and `audio_times`, of its windows.
 
         Returns:
             `BaseModelOutputWithPooling`: `pooler_output` is a tuple of one `(tokens, hidden)` per medium;
@@ -235,6 +266,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         query_times: torch.Tensor | None = None,
         query_times_mask: torch.Tensor | None = None,
         video_durations: torch.Tensor | None = None,
+        speech_features: torch.Tensor | None = None,
+        speech_features_mask: torch.Tensor | None = None,
+        speech_times: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -267,26 +301,37 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         self._check_features(features.values())
         frames = encode_frames(self.vision_tower, self.config, media, **kwargs)
         columns = encode_audio(self.audio_tower, self.config, media, **kwargs)
+        speech = encode_speech(self.speech_tower, self.config, media, **kwargs)
         frames = frames.joined({index: (medium.picture, medium.frame_times) for index, medium in features.items()})
         columns = columns.joined({index: (medium.sound, medium.column_times) for index, medium in features.items()})
+        nothing = [[] for _ in range(count)]
+        if speech is not None:
+            speech = speech.joined({index: (medium.speech, medium.speech_times) for index, medium in features.items()})
 
         durations = [0] * count if "video_durations" not in media else media["video_durations"].tolist()
         for index, medium in encoded.items():
             durations[index] = medium.duration
         windows, owners = [], []
-        first_frame = first_column = 0
-        for index, (frame_times, column_times) in enumerate(
-            zip(frames.by_medium(count), columns.by_medium(count), strict=True)
+        first_frame = first_column = first_speech = 0
+        for index, (frame_times, column_times, speech_times) in enumerate(
+            zip(
+                frames.by_medium(count),
+                columns.by_medium(count),
+                nothing if speech is None else speech.by_medium(count),
+                strict=True,
+            )
         ):
-            for window in self.layout.plan(frame_times, column_times, durations[index]):
+            for window in self.layout.plan(frame_times, column_times, durations[index], speech_times):
                 window.frames = [first_frame + frame for frame in window.frames]
                 window.columns = [first_column + column for column in window.columns]
+                window.speech = [first_speech + column for column in window.speech]
                 windows.append(window)
                 owners.append(index)
             first_frame += len(frame_times)
             first_column += len(column_times)
+            first_speech += len(speech_times)
 
-        output = self._connect(frames, columns, windows, owners, durations, media, memories)
+        output = self._connect(frames, columns, speech, windows, owners, durations, media, memories)
         tokens = [[] for _ in range(count)]
         for index, memory in memories.items():
             tokens[index].append(memory.window_tokens.to(execution_device(self.resampler), self.resampler.dtype))
@@ -309,6 +354,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         self,
         frames: EncodedModality,
         columns: EncodedModality,
+        speech: EncodedModality | None,
         windows: list[Window],
         owners: list[int],
         durations: list[int],
@@ -352,6 +398,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             WindowIndex.build(windows, [durations[index] for index in owners], owners, device),
             questions,
             pooled,
+            speech=None if speech is None else speech.states.to(device, dtype),
+            speech_times=None if speech is None else speech.times.to(device),
         )
 
     @torch.no_grad()
@@ -374,24 +422,29 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             )
         stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
         device = execution_device(self.resampler)
-        waiting = EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)
-        tokens, pooled, num_frames, heard, released = [], [], 0, 0, 0
-        for window, chunk in zip(stream.windows, stream, strict=True):
+        columns, speech = (
+            _Waiting(encode_audio(self.audio_tower, self.config, {})),
+            _Waiting(encode_speech(self.speech_tower, self.config, {})),
+        )
+        tokens, pooled, num_frames = [], [], 0
+        for number, (window, chunk) in enumerate(zip(stream.windows, stream, strict=True)):
             frames = encode_frames(self.vision_tower, self.config, chunk)
-            waiting = waiting.then(encode_audio(self.audio_tower, self.config, chunk))
+            columns.add(encode_audio(self.audio_tower, self.config, chunk))
+            speech.add(encode_speech(self.speech_tower, self.config, chunk))
             local = Window(
                 window.start,
                 window.end,
                 list(range(len(frames.times))),
-                [column - released for column in window.columns],
+                columns.local(window.columns),
+                speech.local(window.speech),
             )
-            output = self._connect(frames, waiting, [local], [0], [stream.duration], {}, {})
+            output = self._connect(frames, columns.rows, speech.rows, [local], [0], [stream.duration], {}, {})
             tokens.extend(output.window_tokens)
             pooled.append(output.pooled)
             num_frames += len(frames.times)
-            heard += len(window.columns)
-            done = max(local.columns, default=-1) + 1
-            waiting, released = waiting.after(done), released + done
+            following = stream.windows[number + 1 :]
+            columns.release(window.columns, (later.columns for later in following))
+            speech.release(window.speech, (later.speech for later in following))
         keys = PooledKeys.cat(pooled)
         return VideoMemory(
             window_tokens=torch.cat(tokens),
@@ -401,7 +454,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             pooled_modality=keys.modality,
             duration=stream.duration,
             num_frames=num_frames,
-            audio_seconds=heard * PATCH_STEP_US / 1e6,
+            audio_seconds=columns.released * PATCH_STEP_US / 1e6,
             encoder_hash=self.encoder_fingerprint(),
             preprocessing_hash=stream.preprocessing_hash,
         )
@@ -422,14 +475,18 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
         frames = [EncodedModality.absent(self.config.patches_per_frame, self.config.vision_config.hidden_size)]
         columns = [EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)]
+        speech = [
+            encode_speech(self.speech_tower, self.config, {}) or EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, 0)
+        ]
         for chunk in stream:
             for parts, part in (
                 (frames, encode_frames(self.vision_tower, self.config, chunk)),
                 (columns, encode_audio(self.audio_tower, self.config, chunk)),
+                (speech, encode_speech(self.speech_tower, self.config, chunk)),
             ):
-                if len(part.times):
+                if part is not None and len(part.times):
                     parts.append(part.on("cpu"))
-        picture, sound = (EncodedModality.cat(parts[1:] or parts) for parts in (frames, columns))
+        picture, sound, speech = (EncodedModality.cat(parts[1:] or parts) for parts in (frames, columns, speech))
         return TowerFeatures(
             picture=picture.states.to(self.vision_tower.dtype),
             frame_times=picture.times,
@@ -439,6 +496,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             encoder_hash=self.tower_fingerprint(),
             preprocessing_hash=stream.tower_preprocessing_hash,
             sampling=stream.sampling,
+            speech=speech.states.to(self.audio_tower.dtype),
+            speech_times=speech.times,
         )
 
     def _processor_or(self, processor):
@@ -522,6 +581,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         query_times: torch.Tensor | None = None,
         query_times_mask: torch.Tensor | None = None,
         video_durations: torch.Tensor | None = None,
+        speech_features: torch.Tensor | None = None,
+        speech_features_mask: torch.Tensor | None = None,
+        speech_times: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SAVEnVideoModelOutputWithPast:
@@ -573,7 +635,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
     ) -> BaseModelOutputWithPooling | None:
         """Tokens of all media of a batch, from tensors, from what was encoded ahead, or both; None without media."""
         given = (mm_encoder_outputs or {}).get("video")
-        tensors = any(media.get(name) is not None for name in ("pixel_values_videos", "input_features"))
+        names = ("pixel_values_videos", "input_features", "speech_features")
+        tensors = any(media.get(name) is not None for name in names)
         if given is None:
             return self._encode_media(media, {}) if tensors else None
         if getattr(given, "pooler_output", None) is not None:
@@ -582,6 +645,28 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             return given
         encoded = {index: medium for index, medium in enumerate(given) if medium is not None}
         return self._encode_media(media, encoded)
+
+
+class _Waiting:
+    """Columns of one kind of sound that later windows of a stream still need, and no more."""
+
+    def __init__(self, rows: EncodedModality | None):
+        self.rows, self.released = rows, 0
+
+    def add(self, rows: EncodedModality | None) -> None:
+        if rows is not None:
+            self.rows = self.rows.then(rows)
+
+    def local(self, columns: list[int]) -> list[int]:
+        """Where columns of the whole medium are in `rows`."""
+        return [column - self.released for column in columns]
+
+    def release(self, columns: list[int], later: Iterable[list[int]]) -> None:
+        """Let go of all up to the last of `columns`, but for what a later window shares with this one."""
+        if columns:
+            first = next((needed[0] for needed in later if needed), columns[-1] + 1)
+            done = min(columns[-1] + 1, first) - self.released
+            self.rows, self.released = self.rows.after(done), self.released + done
 
 
 class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMixin):
@@ -636,6 +721,9 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         query_times: torch.Tensor | None = None,
         query_times_mask: torch.Tensor | None = None,
         video_durations: torch.Tensor | None = None,
+        speech_features: torch.Tensor | None = None,
+        speech_features_mask: torch.Tensor | None = None,
+        speech_times: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
@@ -742,7 +830,9 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         return input_ids, model_kwargs
 
     @classmethod
-    def from_components(cls, vision, audio, text, tokenizer=None, dtype: torch.dtype | None = None, **settings):
+    def from_components(
+        cls, vision, audio, text, tokenizer=None, dtype: torch.dtype | None = None, speech=None, **settings
+    ):
         r"""
         Put a model together from trained parts; the connector is new.
 
@@ -754,6 +844,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             tokenizer: of the text model; loaded from `text` if None. Placeholder tokens that it lacks are added to it,
                 and rows to the embeddings if they do not fit.
             dtype: of all weights; float32 if None.
+            speech: folder or Hub id of a Whisper model, or its encoder itself; None for a model without speech tower.
             settings: fields of [`SAVEnVideoConfig`].
         """
         dtype = dtype or torch.float32
@@ -768,6 +859,8 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
             vision = load_vision_tower(vision, dtype)
         if audio is not None and not isinstance(audio, nn.Module):
             audio = SAVEnVideoBeatsModel.from_pretrained(audio, dtype=dtype)
+        if speech is not None and not isinstance(speech, nn.Module):
+            speech = load_speech_tower(speech, dtype)
         if not isinstance(text, nn.Module):
             text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
         if getattr(text.get_output_embeddings(), "bias", None) is not None:
@@ -785,10 +878,11 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         parts = {"vision_config": vision.config, "text_config": text.config, "has_audio_tower": audio is not None}
         if audio is not None:
             parts["audio_config"] = audio.config
+        if speech is not None:
+            parts["speech_config"] = speech.config
         config = SAVEnVideoConfig(**{**parts, **ids, **settings})
-        return cls.assemble(
-            config, vision, audio, text.get_decoder(), text.get_output_embeddings(), text.generation_config, dtype
-        )
+        decoder, head = text.get_decoder(), text.get_output_embeddings()
+        return cls.assemble(config, vision, audio, decoder, head, text.generation_config, dtype, speech)
 
     @classmethod
     def assemble(
@@ -800,6 +894,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         head: nn.Linear,
         generation_config,
         dtype: torch.dtype,
+        speech: PreTrainedModel | None = None,
     ):
         r"""
         A model around loaded towers and a language model (its decoder and its head), which become part of it. The
@@ -809,7 +904,7 @@ class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMi
         with torch.device("meta"):
             model = cls(config)
         inner = model.model
-        inner.vision_tower, inner.audio_tower = vision, audio
+        inner.vision_tower, inner.audio_tower, inner.speech_tower = vision, audio, speech
         inner.language_model, model.lm_head = decoder, head
         for module in (inner.temporal_projection, inner.resampler):
             if module is not None:

@@ -16,7 +16,8 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .clips import Clip, list_audio, list_images, named, num_per_sample, open_image, open_sound
 from .feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
-from .layout import NO_TIME, TokenLayout, audio_column_times
+from .feature_extraction_speech import SAVEnVideoSpeechFeatureExtractor
+from .layout import NO_TIME, SPEECH_FRAMES_PER_COLUMN, TokenLayout, audio_column_times, speech_column_times
 from .media_errors import UnsupportedMediaError
 from .subtitles import Subtitle, format_subtitles
 from .times import parse_spans, parse_times
@@ -109,6 +110,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
         chat_template (`str`, *optional*): ChatML with media blocks by default.
         layout (`dict`, *optional*): the model's `TokenLayout`, which decides how many tokens a medium costs.
         max_frames_in_tensor (`int`): a medium with more frames is refused here; `model.encode_video` streams it.
+        speech_extractor ([`SAVEnVideoSpeechFeatureExtractor`] or `dict` of its settings, *optional*): of a model with
+            a speech tower.
     """
 
     valid_processor_kwargs = SAVEnVideoProcessorKwargs
@@ -122,10 +125,19 @@ class SAVEnVideoProcessor(ProcessorMixin):
         chat_template=None,
         layout=None,
         max_frames_in_tensor=512,
+        speech_extractor=None,
     ):
         self.token_layout = TokenLayout(**(layout or {}))
         self.layout = self.token_layout.to_dict()
         self.max_frames_in_tensor = max_frames_in_tensor
+        if isinstance(speech_extractor, dict):
+            speech_extractor = SAVEnVideoSpeechFeatureExtractor(**speech_extractor)
+        if speech_extractor is not None and speech_extractor.sampling_rate != feature_extractor.sampling_rate:
+            raise ValueError(
+                f"The speech tower takes sound of {speech_extractor.sampling_rate} Hz and the audio tower of "
+                f"{feature_extractor.sampling_rate} Hz: a medium is read at one rate."
+            )
+        self.speech_extractor = speech_extractor
         vocabulary = tokenizer.get_vocab()
         for kind, token in zip(KINDS, (VIDEO_TOKEN, IMAGE_TOKEN, AUDIO_TOKEN), strict=True):
             token_id = vocabulary.get(token)
@@ -151,6 +163,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
         feature_extractor=None,
         chat_template: str | None = None,
         max_frames_in_tensor: int = 512,
+        speech_extractor=None,
         **video_settings,
     ) -> "SAVEnVideoProcessor":
         """Build a processor around a tokenizer.
@@ -165,6 +178,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
                 frames, and the number of mel bins.
             layout: instead of the config's.
             feature_extractor: instead of the published BEATs settings.
+            speech_extractor: instead of the one that the config's speech tower needs.
             video_settings: settings of `SAVEnVideoVideoProcessor`; they win over the config.
         """
         if isinstance(tokenizer, (str, Path)):
@@ -195,6 +209,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
                 feature_extractor = SAVEnVideoBeatsFeatureExtractor(
                     feature_size=config.audio_config.num_mel_bins, patch_size=config.audio_config.patch_size
                 )
+            if speech_extractor is None:
+                speech_extractor = SAVEnVideoSpeechFeatureExtractor.of(config)
         return cls(
             video_processor=SAVEnVideoVideoProcessor(**video_settings),
             feature_extractor=feature_extractor or SAVEnVideoBeatsFeatureExtractor(),
@@ -202,6 +218,7 @@ class SAVEnVideoProcessor(ProcessorMixin):
             chat_template=chat_template,
             layout=layout if layout is None or isinstance(layout, dict) else layout.to_dict(),
             max_frames_in_tensor=max_frames_in_tensor,
+            speech_extractor=speech_extractor,
         )
 
     @classmethod
@@ -229,8 +246,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
             *(name for name in self.tokenizer.model_input_names if name != "token_type_ids"),
             *self.video_processor.model_input_names,
             *self.feature_extractor.model_input_names,
-            "query_times",
-            "query_times_mask",
+            *(self.speech_extractor.output_names if self.speech_extractor is not None else ()),
+            *(("query_times", "query_times_mask") if self.token_layout.question_tokens else ()),
         ]
 
     # -------------------------------------------------------------------------------------------------------- calling
@@ -436,19 +453,23 @@ class SAVEnVideoProcessor(ProcessorMixin):
             [medium.duration for medium in media],
         )
         heard = [row for row, medium in enumerate(media) if medium.waveform is not None]
-        columns = [[] for _ in media]
-        if heard:
-            sound = self._hear([media[row] for row in heard])
+        columns, speech = [[] for _ in media], [[] for _ in media]
+        for extractor, kind, of_windows, found in self._sound_kinds(columns, speech):
+            if not heard:
+                continue
+            sound = self._hear([media[row] for row in heard], extractor)
             for name, tensor in sound.items():
-                fill = NO_TIME if name == "audio_times" else 0
+                fill = NO_TIME if name.endswith("_times") else 0
                 data[name] = tensor.new_full((len(media), *tensor.shape[1:]), fill)
                 data[name][heard] = tensor
+            features, times_name = kind
             for row in heard:
-                num_frames = data["input_features_mask"][row].sum(-1).tolist()
-                columns[row] = audio_column_times(data["audio_times"][row].tolist(), num_frames)
+                num_frames = data[f"{features}_mask"][row].sum(-1).tolist()
+                found[row] = of_windows(data[times_name][row].tolist(), num_frames)
         for row, medium in enumerate(media):
             if is_tower_features(medium.memory):
                 columns[row] = medium.memory.column_times.tolist()
+                speech[row] = medium.memory.speech_times.tolist()
 
         queries = []
         for medium, named_times in zip(media, times, strict=True):
@@ -464,9 +485,9 @@ class SAVEnVideoProcessor(ProcessorMixin):
                 data["query_times_mask"][row, : len(query)] = True
 
         num_tokens = []
-        for medium, medium_columns, query in zip(media, columns, queries, strict=True):
+        for medium, heard_columns, speech_columns, query in zip(media, columns, speech, queries, strict=True):
             if medium.memory is None or is_tower_features(medium.memory):
-                args = (medium.frame_times, medium_columns, medium.duration, len(query))
+                args = (medium.frame_times, heard_columns, medium.duration, len(query), speech_columns)
                 num_tokens.append(self.token_layout.num_tokens(*args))
             else:
                 num_tokens.append(medium.memory.num_tokens + len(query))
@@ -474,10 +495,18 @@ class SAVEnVideoProcessor(ProcessorMixin):
             data["mm_encoder_outputs"] = {"video": [medium.memory for medium in media]}
         return data, num_tokens
 
-    def _hear(self, media: list[_Medium]) -> BatchFeature:
-        return self.feature_extractor(
+    def _sound_kinds(self, columns: list, speech: list) -> list[tuple]:
+        """For each tower that hears: its extractor, names of its features and times, the dates of its columns, and the
+        list to put them in."""
+        kinds = [(self.feature_extractor, ("input_features", "audio_times"), audio_column_times, columns)]
+        if self.speech_extractor is not None:
+            kinds.append((self.speech_extractor, ("speech_features", "speech_times"), speech_column_times, speech))
+        return kinds
+
+    def _hear(self, media: list[_Medium], extractor) -> BatchFeature:
+        return extractor(
             [medium.waveform for medium in media],
-            sampling_rate=self.feature_extractor.sampling_rate,
+            sampling_rate=extractor.sampling_rate,
             start_times=[medium.sound_start for medium in media],
             return_tensors="pt",
         )
@@ -614,6 +643,8 @@ class SAVEnVideoProcessor(ProcessorMixin):
             facts["fbank_dtype"] = self.feature_extractor.fbank_dtype
         if settings["preprocessing"] != "whole":
             facts.update({name: settings[name] for name in ("preprocessing", "do_center_crop")})
+        if self.speech_extractor is not None:
+            facts["speech"] = {name: getattr(self.speech_extractor, name) for name in self.speech_extractor.facts}
         if with_layout:
             facts["layout"] = self.layout
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -645,11 +676,19 @@ class SAVEnVideoProcessor(ProcessorMixin):
             rate = self.feature_extractor.sampling_rate
             data["num_audio_tokens"] = [
                 self.token_layout.num_tokens(
-                    [], self.feature_extractor.column_times(length, 0), round(length * 1e6 / rate), 2
+                    [],
+                    self.feature_extractor.column_times(length, 0),
+                    round(length * 1e6 / rate),
+                    2,
+                    self._speech_columns(length, 0),
                 )
                 for length in audio_lengths
             ]
         return MultiModalData(**data)
+
+    def _speech_columns(self, num_samples: int, start: int) -> list[int]:
+        """Times of the columns of the speech tower of a track, from its length alone."""
+        return [] if self.speech_extractor is None else self.speech_extractor.column_times(num_samples, start)
 
     @property
     def _window_us(self) -> int:
@@ -714,6 +753,7 @@ class VideoStream:
                 clip.frame_times,
                 processor.feature_extractor.column_times(clip.num_samples, clip.sound_start),
                 clip.duration,
+                processor._speech_columns(clip.num_samples, clip.sound_start),
             )
         if not self.windows:
             raise ValueError("There is neither a picture nor a sound to take from the video.")
@@ -732,42 +772,69 @@ class VideoStream:
         """Tensors of one medium (leading dimension 1): the frames of a window, and the sound that begins before its
         end and was not yielded before. What a window does not have is left out; `video_durations` is always there.
         """
-        per_window = self._processor.feature_extractor.patches_per_window
         with self._open() as clip:
-            total = -(
-                -len(self._processor.feature_extractor.column_times(clip.num_samples, clip.sound_start)) // per_window
-            )
-            heard = 0
+            heard = {kind: 0 for kind in ("columns", "speech")}
             for number, window in enumerate(self.windows):
                 frames = self._processor.video_processor.read(clip, self._settings, window.frames)
                 times = [clip.frame_times[index] for index in window.frames]
                 data = self._processor.video_processor.stack([frames], [times], [self.duration])
-                until = self._heard_until(window, clip.sound_start, total, number + 1 == len(self.windows))
-                if until > heard:
-                    data.update(self._sound(clip, heard, until))
-                    heard = until
+                for kind, sound in self._sounds(clip).items():
+                    until = sound.until(window, getattr(window, kind), number + 1 == len(self.windows))
+                    if until > heard[kind]:
+                        data.update(self._sound(clip, sound, heard[kind], until))
+                        heard[kind] = until
                 yield data
 
-    def _heard_until(self, window, sound_start: int, total: int, is_last: bool) -> int:
-        """Number of BEATs windows that are needed up to the end of `window`."""
-        if is_last:
-            return total
-        per_window = self._processor.feature_extractor.patches_per_window
-        needed = max(window.columns) // per_window + 1 if window.columns else 0
-        if window.timed:
-            needed = max(needed, -(-(window.end - sound_start) // self._processor._window_us))
-        return min(needed, total)
-
-    def _sound(self, clip: Clip, first: int, last: int) -> dict[str, torch.Tensor]:
-        """Features of the BEATs windows [first, last)."""
-        extractor = self._processor.feature_extractor
-        step = extractor.frames_per_window * extractor.sampling_rate // 100
+    def _sounds(self, clip: Clip) -> dict[str, "_Sound"]:
+        """What each tower that hears cuts the sound of a clip into."""
+        processor, extractor = self._processor, self._processor.feature_extractor
+        columns = len(extractor.column_times(clip.num_samples, clip.sound_start))
         # The last fbank frame of a window reaches 15 ms into the next.
-        end = min(last * step + extractor.sampling_rate * 15 // 1000, clip.num_samples)
+        sounds = {
+            "columns": _Sound(
+                extractor, clip.sound_start, extractor.patches_per_window, processor._window_us, columns, 15
+            )
+        }
+        if processor.speech_extractor is not None:
+            extractor = processor.speech_extractor
+            per_window = extractor.nb_max_frames // SPEECH_FRAMES_PER_COLUMN
+            columns = len(processor._speech_columns(clip.num_samples, clip.sound_start))
+            sounds["speech"] = _Sound(extractor, clip.sound_start, per_window, extractor.window_us, columns, 0)
+        return sounds
+
+    def _sound(self, clip: Clip, sound: "_Sound", first: int, last: int) -> dict[str, torch.Tensor]:
+        """Features of a tower's windows [first, last)."""
+        rate = sound.extractor.sampling_rate
+        step = sound.window_us // 1000 * rate // 1000
+        end = min(last * step + rate * sound.overhang_ms // 1000, clip.num_samples)
         start = clip.sound_start
         if start != NO_TIME:
-            start += first * self._processor._window_us
-        return dict(self._processor._hear([_Medium(None, [], clip.samples(first * step, end), start, 0)]))
+            start += first * sound.window_us
+        medium = _Medium(None, [], clip.samples(first * step, end), start, 0)
+        return dict(self._processor._hear([medium], sound.extractor))
+
+
+@dataclass
+class _Sound:
+    """A track as one tower hears it: in windows of `per_window` columns and `window_us` microseconds, from `start` on,
+    `num_columns` in all; a window's features reach `overhang_ms` into the next."""
+
+    extractor: Any
+    start: int
+    per_window: int
+    window_us: int
+    num_columns: int
+    overhang_ms: int
+
+    def until(self, window, columns: list[int], is_last: bool) -> int:
+        """Number of the tower's windows that are needed up to the end of `window`, which holds `columns`."""
+        total = -(-self.num_columns // self.per_window)
+        if is_last:
+            return total
+        needed = max(columns) // self.per_window + 1 if columns else 0
+        if window.timed:
+            needed = max(needed, -(-(window.end - self.start) // self.window_us))
+        return min(needed, total)
 
 
 __all__ = ["SAVEnVideoProcessor", "SAVEnVideoProcessorKwargs", "VideoStream", "subtitle_message"]

@@ -11,13 +11,21 @@ from typing import Any
 
 import torch
 
-from .layout import NO_TIME, PATCH_STEP_US
+from .layout import NO_TIME, PATCH_STEP_US, SPEECH_TOKENS_PER_COLUMN
 from .memory import EncodedMedium
 
 
 def is_tower_features(value: Any) -> bool:
     """Whether it is `TowerFeatures`, of this copy of the code or of another."""
     return getattr(value, "is_tower_features", False) is True
+
+
+def _no_speech() -> torch.Tensor:
+    return torch.zeros(0, SPEECH_TOKENS_PER_COLUMN, 0)
+
+
+def _no_times() -> torch.Tensor:
+    return torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass
@@ -32,6 +40,8 @@ class TowerFeatures(EncodedMedium):
         preprocessing_hash: fingerprint of what the towers were fed; another processor refuses it. How windows are cut
             and how many tokens they cost is not part of it: that comes after.
         sampling: how frames were chosen, as settings of the video processor.
+        speech: `(speech columns, tokens, speech d)` of the speech tower; speech_times: `(speech columns,)` int64
+            microseconds, centres of its columns. Empty of a model without a speech tower.
     """
 
     picture: torch.Tensor
@@ -42,6 +52,8 @@ class TowerFeatures(EncodedMedium):
     encoder_hash: str
     preprocessing_hash: str
     sampling: dict = field(default_factory=dict)
+    speech: torch.Tensor = field(default_factory=_no_speech)
+    speech_times: torch.Tensor = field(default_factory=_no_times)
 
     file_format = "savenvideo-tower-features-1"
     noun = "set of tower features"
@@ -65,7 +77,13 @@ class TowerFeatures(EncodedMedium):
 
     def without_sound(self) -> TowerFeatures:
         """The medium as if it had no sound (not as if it were silent: silence is heard)."""
-        return replace(self, sound=self.sound[:0], column_times=self.column_times[:0])
+        return replace(
+            self,
+            sound=self.sound[:0],
+            column_times=self.column_times[:0],
+            speech=self.speech[:0],
+            speech_times=self.speech_times[:0],
+        )
 
     def shifted(self, offset: int) -> TowerFeatures:
         """The medium on a clock that reads `offset` microseconds more: as if it came that much later in a longer one.
@@ -86,5 +104,9 @@ class TowerFeatures(EncodedMedium):
             return torch.where(times == NO_TIME, times, times + offset)
 
         return replace(
-            self, frame_times=move(self.frame_times), column_times=move(self.column_times), duration=duration
+            self,
+            frame_times=move(self.frame_times),
+            column_times=move(self.column_times),
+            speech_times=move(self.speech_times),
+            duration=duration,
         )

@@ -7,10 +7,26 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from transformers import AutoConfig, CLIPVisionModel, PreTrainedModel, Siglip2VisionModel, SiglipVisionModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers import (
+    AutoConfig,
+    CLIPVisionModel,
+    PreTrainedModel,
+    Siglip2VisionModel,
+    SiglipVisionModel,
+    WhisperModel,
+)
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .layout import NO_TIME, PATCH_CENTRE_US, PATCH_STEP_US
+from .layout import (
+    NO_TIME,
+    PATCH_CENTRE_US,
+    PATCH_STEP_US,
+    SPEECH_CENTRE_US,
+    SPEECH_FRAMES_PER_COLUMN,
+    SPEECH_STEP_US,
+    SPEECH_TOKENS_PER_COLUMN,
+)
 from .weights import execution_device
 
 
@@ -27,8 +43,8 @@ PACKED = ("states", "times", "media")
 class EncodedModality:
     """One modality of a batch after its tower, packed over what is valid, medium after medium.
 
-    states: `(n, patches or bands, hidden)`; times: `(n,)` int64 microseconds; media: `(n,)`, the owner of each row;
-    tower: the tower's own output, None if it did not run.
+    states: `(n, patches, bands or tokens of a speech column, hidden)`; times: `(n,)` int64 microseconds; media:
+    `(n,)`, the owner of each row; tower: the tower's own output, None if it did not run.
     """
 
     states: torch.Tensor
@@ -180,6 +196,76 @@ def encode_audio(tower: PreTrainedModel | None, config, media: dict[str, torch.T
     owners = torch.nonzero(heard)[:, :1].to(valid.device).expand_as(valid)
     states = output.last_hidden_state.unflatten(1, (-1, bands))
     return EncodedModality(states[valid], times[valid], owners[valid], output)
+
+
+def encode_speech(
+    tower: PreTrainedModel | None, config, media: dict[str, torch.Tensor], **kwargs
+) -> EncodedModality | None:
+    """Speech tower over the valid windows of a batch, and of those the valid columns; None without a speech tower.
+
+    Arguments as `encode_frames`. The encoder takes windows of one length and no mask: what is padding becomes what
+    Whisper's own features are of digital silence, and its tokens are dropped.
+    """
+    features = media.get("speech_features")
+    if tower is None:
+        if features is not None:
+            raise ValueError("Got `speech_features`, but this model has no speech tower (`speech_config` is None).")
+        return None
+    size = config.speech_config.d_model
+    if features is None:
+        return EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, size)
+    mask = media.get("speech_features_mask", torch.ones(features.shape[:-1], device=features.device)).bool()
+    mels, longest = config.speech_config.num_mel_bins, 2 * config.speech_config.max_source_positions
+    if features.ndim != 4 or mask.shape != features.shape[:-1] or features.shape[-1] != mels:
+        raise ValueError(
+            f"`speech_features` has the shape {tuple(features.shape)} and its mask {tuple(mask.shape)}; expected "
+            f"(media, windows, frames, {mels}) and (media, windows, frames)."
+        )
+    if features.shape[2] > longest or features.shape[2] % SPEECH_FRAMES_PER_COLUMN:
+        raise ValueError(
+            f"`speech_features` has windows of {features.shape[2]} frames; the speech tower takes at most {longest}, "
+            f"and whole columns of {SPEECH_FRAMES_PER_COLUMN}."
+        )
+    heard = mask.any(-1)
+    starts = media.get("speech_times", torch.full_like(heard, NO_TIME, dtype=torch.int64))
+    device, dtype = execution_device(tower), tower.dtype
+
+    def encode(features: torch.Tensor, mask: torch.Tensor):
+        features, mask = features.to(device, torch.float32), mask.to(device)
+        loudest = features.masked_fill(~mask[..., None], -torch.inf).amax((1, 2), keepdim=True)
+        # Log-mel values are clipped to 8 below the loudest and to -10, then x becomes (x + 4) / 4.
+        silence = (loudest - 2.0).clamp(min=-1.5)
+        whole = silence.expand(-1, longest, mels).clone()
+        whole[:, : features.shape[1]] = torch.where(mask[..., None], features, silence)
+        output = tower(whole.transpose(1, 2).to(dtype), **kwargs)
+        columns = features.shape[1] // SPEECH_FRAMES_PER_COLUMN
+        return BaseModelOutput(
+            last_hidden_state=output.last_hidden_state[:, : columns * SPEECH_TOKENS_PER_COLUMN],
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not config.freeze_speech):
+        output = _in_batches(encode, config.tower_batch_size, features[heard], mask[heard])
+    if output is None:
+        return EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, size)
+    states = output.last_hidden_state.unflatten(1, (-1, SPEECH_TOKENS_PER_COLUMN))
+    valid = mask[heard].unflatten(1, (-1, SPEECH_FRAMES_PER_COLUMN)).all(-1).to(states.device)
+    starts = starts[heard].to(valid.device)[:, None]
+    steps = torch.arange(valid.shape[1], device=valid.device) * SPEECH_STEP_US + SPEECH_CENTRE_US
+    times = torch.where(starts == NO_TIME, NO_TIME, starts + steps)
+    owners = torch.nonzero(heard)[:, :1].to(valid.device).expand_as(valid)
+    return EncodedModality(states[valid], times[valid], owners[valid], output)
+
+
+def load_speech_tower(name_or_path: str, dtype: torch.dtype) -> WhisperEncoder:
+    """The encoder half of a Whisper checkpoint."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    if config.model_type != "whisper":
+        raise ValueError(
+            f"The speech component {name_or_path!r} is of type {config.model_type!r}; expected 'whisper'."
+        )
+    return WhisperModel.from_pretrained(name_or_path, dtype=dtype).get_encoder()
 
 
 def load_vision_tower(name_or_path: str, dtype: torch.dtype) -> PreTrainedModel:

@@ -5,8 +5,8 @@ The towers never learn, and decoding and running them is most of a training step
     cache.json                    which towers, preprocessing, sampling and dtype: one of each in a cache
     <16 digits>.safetensors       some hundred megabytes of media, packed
 
-A shard holds the four tensors of `TowerFeatures` of all its media one after the other, so that reading one medium is
-four slices of mapped memory (our decision; one file a medium was five times slower to read, and a few million files
+A shard holds the tensors of `TowerFeatures` of all its media one after the other, so that reading one medium is
+a few slices of mapped memory (our decision; one file a medium was five times slower to read, and a few million files
 are a burden to any file system). Shards appear whole or not at all and never change: any number of processes may add
 to a cache, a killed run is started again with the same command, and what is there may be read meanwhile.
 
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ _SHARD_BYTES = 1 << 28
 # Shards that a reader keeps mapped.
 _OPEN_SHARDS = 256
 _FRAME_TENSORS, _COLUMN_TENSORS = ("picture", "frame_times"), ("sound", "column_times")
+# Only in caches of models with a speech tower.
+_SPEECH_TENSORS = ("speech", "speech_times")
 
 
 class FeatureCacheError(ValueError):
@@ -368,7 +370,7 @@ def _read_manifest(folder: Path) -> CacheSettings:
 
 def _stored_as(features: TowerFeatures, dtype: torch.dtype) -> TowerFeatures:
     stored = features.to(dtype=dtype)
-    if not all(torch.isfinite(tensor).all() for tensor in (stored.picture, stored.sound)):
+    if not all(torch.isfinite(tensor).all() for tensor in (stored.picture, stored.sound, stored.speech)):
         raise FeatureCacheError(f"The features do not fit {dtype}: some are infinite or no numbers. Use bfloat16.")
     return stored
 
@@ -406,14 +408,16 @@ class _ShardWriter:
     def flush(self) -> None:
         if not self._media:
             return
+        # The width of a tower that is not there is 0.
+        hears_speech = self._media[0][2].speech.shape[-1] > 0
         tensors = {
             name: torch.cat([getattr(features, name) for _, _, features in self._media])
-            for name in (*_FRAME_TENSORS, *_COLUMN_TENSORS)
+            for name in (*_FRAME_TENSORS, *_COLUMN_TENSORS, *(_SPEECH_TENSORS if hears_speech else ()))
         }
-        rows = [
-            (key, name, len(features.frame_times), len(features.column_times), features.duration)
-            for key, name, features in self._media
-        ]
+        rows = []
+        for key, name, features in self._media:
+            lengths = [len(features.frame_times), len(features.column_times), features.duration]
+            rows.append((key, name, *lengths, *([len(features.speech_times)] if hears_speech else [])))
         # Named by what is in it: two processes never write different files of one name.
         digest = hashlib.sha256("".join(key for key, *_ in rows).encode()).hexdigest()[:16]
         with written_whole(self._folder / f"{digest}.safetensors") as partial:
@@ -425,13 +429,15 @@ class _ShardWriter:
 
 
 class _Row(NamedTuple):
-    """Where a medium lies: in which shard, from which frame and column on, and how many of them."""
+    """Where a medium lies: in which shard, from which frame and column (of each tower) on, and how many of them."""
 
     shard: str
     first_frame: int
     frames: int
     first_column: int
     columns: int
+    first_speech: int
+    speech: int
     duration: int
 
 
@@ -472,13 +478,18 @@ class FeatureCache(Mapping):
             raise FeatureCacheError(
                 f"{path} is no shard of a feature cache, or damaged: remove it and run `saven cache` again."
             ) from error
-        first_frames = accumulate((frames for _, _, frames, _, _ in media), initial=0)
-        first_columns = accumulate((columns for _, _, _, columns, _ in media), initial=0)
-        for (key, name, frames, columns, duration), first_frame, first_column in zip(
-            media, first_frames, first_columns, strict=False
-        ):
-            self._rows[key] = _Row(path.name, first_frame, frames, first_column, columns, duration)
+        first_frame = first_column = first_speech = 0
+        for key, name, frames, columns, duration, *rest in media:
+            speech = rest[0] if rest else 0
+            self._rows[key] = _Row(
+                path.name, first_frame, frames, first_column, columns, first_speech, speech, duration
+            )
             self._keys[name] = key
+            first_frame, first_column, first_speech = (
+                first_frame + frames,
+                first_column + columns,
+                first_speech + speech,
+            )
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -513,10 +524,12 @@ class FeatureCache(Mapping):
         tensors = self._tensors(row.shard)
         frames = slice(row.first_frame, row.first_frame + row.frames)
         columns = slice(row.first_column, row.first_column + row.columns)
+        speech = slice(row.first_speech, row.first_speech + row.speech)
         # Copies: sending a slice of a mapped file to another process would send all of the file.
         return TowerFeatures(
             **{name: tensors[name][frames].clone() for name in _FRAME_TENSORS},
             **{name: tensors[name][columns].clone() for name in _COLUMN_TENSORS},
+            **{name: tensors[name][speech].clone() for name in _SPEECH_TENSORS if name in tensors},
             duration=row.duration,
             encoder_hash=self.settings.encoder_hash,
             preprocessing_hash=self.settings.preprocessing_hash,
@@ -542,7 +555,7 @@ class FeatureCache(Mapping):
         tensors = self._shards.get(shard)
         if tensors is None:
             with safe_open(self._folder / shard, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in (*_FRAME_TENSORS, *_COLUMN_TENSORS)}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
             if len(self._shards) >= _OPEN_SHARDS:
                 self._shards.pop(next(iter(self._shards)))
             self._shards[shard] = tensors

@@ -108,7 +108,7 @@ def _part_of_features(features: TowerFeatures, first: int, last: int | None) -> 
     def within(times: torch.Tensor) -> torch.Tensor:
         return times >= first if last is None else (times >= first) & (times < last)
 
-    frames, columns = within(features.frame_times), within(features.column_times)
+    frames, columns, speech = map(within, (features.frame_times, features.column_times, features.speech_times))
     if not (frames.any() or columns.any()):
         end = "the end" if last is None else f"{last / 1e6} s"
         raise DataError(
@@ -121,4 +121,6 @@ def _part_of_features(features: TowerFeatures, first: int, last: int | None) -> 
         frame_times=features.frame_times[frames],
         sound=features.sound[columns],
         column_times=features.column_times[columns],
+        speech=features.speech[speech],
+        speech_times=features.speech_times[speech],
     )

@@ -131,6 +131,11 @@ class Recipe:
     )
     num_train_epochs: float = _explained("Passes over the data (the paper: 1 in alignment, at most 2 after).", 1.0)
     max_steps: int | None = _explained("Updates, instead of epochs. Streams need it.", None)
+    diversity_loss_weight: float = _explained(
+        "Weight in the loss of how much alike the queries of a window are, for resampler_type 'causal_qformer' "
+        "(FAVOR; in the code of video-SALMONN 0.01). 0 for none.",
+        0.0,
+    )
     loss_weighting: Literal["token", "turn"] = _explained(
         "'token': every token of the answers weighs the same; 'turn': every answer does.", "token"
     )
@@ -172,6 +177,8 @@ class Recipe:
         for name in ("global_batch_size", "per_device_train_batch_size", "logging_steps", "save_steps"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.diversity_loss_weight < 0:
+            raise RecipeError(f"diversity_loss_weight must be 0 or more, got {self.diversity_loss_weight}.")
         if self.time_shift_seconds < 0:
             raise RecipeError(f"time_shift_seconds must be 0 or more, got {self.time_shift_seconds}.")
         if self.quantization and not self.uses_lora:

@@ -2,8 +2,8 @@
 
 | stage | trains |
 |---|---|
-| align-visual | visual MLP, TLP, resampler without its audio MLP |
-| align-audio | + audio MLP |
+| align-visual | visual MLP, TLP, resampler without its MLPs of sound |
+| align-audio | + MLPs of sound (audio, speech) |
 | temporal, saven | LoRA on the language model; with `train_connector` also everything that align-audio trains |
 | joint | language model, head, connector and audio tower: the last stage of VideoLLaMA 2 |
 
@@ -88,7 +88,8 @@ def apply_stage(
             if module is not None:
                 module.requires_grad_(True)
         if stage == "align-visual":
-            inner.resampler.audio_mlp.requires_grad_(False)
+            for name in ("audio_mlp", "speech_mlp"):
+                getattr(inner.resampler, name, nn.Module()).requires_grad_(False)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # An update of 1e-3 of a weight is lost in bfloat16.

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTConfig, SFTTrainer
 
+from ..savenvideo.connector_qformer import diversity_loss
 from ..savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from .cache import FeatureCache
 from .collator import SAVEnVideoCollator
@@ -61,6 +62,8 @@ class SAVEnVideoTrainer(SFTTrainer):
 
     Args:
         connector_learning_rate: of TLP and resampler; None for `args.learning_rate`.
+        diversity_loss_weight: of the mean cosine similarity of the causal Q-Former's queries in the loss, see
+            `diversity_loss`; 0 for none.
         group_by_length: put rows of about one length into a batch, see `LengthGroupedSampler`; for datasets of
             `build_dataset`.
         kwargs: of `SFTTrainer`.
@@ -72,16 +75,39 @@ class SAVEnVideoTrainer(SFTTrainer):
 
     loss_is_scaled_for_ga = True  # by the weight of the whole update
 
-    def __init__(self, *args, connector_learning_rate: float | None = None, group_by_length: bool = False, **kwargs):
+    def __init__(
+        self,
+        *args,
+        connector_learning_rate: float | None = None,
+        diversity_loss_weight: float = 0.0,
+        group_by_length: bool = False,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self._group_by_length = group_by_length
         self._connector_learning_rate = connector_learning_rate
         self.stream_checkpoint: str | None = None
         self._answers: torch.Tensor | None = None
         self._correct = torch.zeros(2, dtype=torch.int64)
+        self._diversity_loss_weight = diversity_loss_weight
+        self._window_states: torch.Tensor | None = None
+        self._similarity = torch.zeros(2)
         base = self.accelerator.unwrap_model(self.model)
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
         base.base_model.register_forward_hook(self._keep_answers)
+        if diversity_loss_weight:
+            connector = base.base_model.resampler
+            if base.config.resampler_type != "causal_qformer":
+                raise RecipeError(
+                    f"diversity_loss_weight={diversity_loss_weight} is for resampler_type='causal_qformer'; the model "
+                    f"has {base.config.resampler_type!r}: leave it out."
+                )
+            if not any(parameter.requires_grad for parameter in connector.parameters()):
+                raise RecipeError(
+                    f"diversity_loss_weight={diversity_loss_weight} teaches the connector, which does not train: set "
+                    "train_connector=true, or leave it out."
+                )
+            connector.register_forward_hook(self._keep_window_states)
         base.base_model.language_model.register_forward_pre_hook(
             partial(self._reach_connector, base.base_model), with_kwargs=True
         )
@@ -101,6 +127,20 @@ class SAVEnVideoTrainer(SFTTrainer):
             output.last_hidden_state = output.last_hidden_state[:, :-1][self._answers][None]
         return output
 
+    def _keep_window_states(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self._window_states = output.window_states
+
+    def _add_diversity_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch with what its windows add to it; each batch of an update counts the same."""
+        states, self._window_states = self._window_states, None
+        if states is None or not len(states) or not self.model.training:
+            return loss
+        similarity = diversity_loss(states)
+        self._similarity = self._similarity.to(loss.device) + torch.stack(
+            [similarity.detach(), torch.ones_like(similarity)]
+        )
+        return loss + self._diversity_loss_weight * similarity / self.current_gradient_accumulation_steps
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         labels, weights = inputs.pop("labels")[:, 1:], _loss_weights(inputs)
@@ -116,6 +156,7 @@ class SAVEnVideoTrainer(SFTTrainer):
         if num_items_in_batch is not None:
             # The total is of all processes, over which DDP takes the mean of gradients.
             loss = loss * self.accelerator.num_processes
+        loss = self._add_diversity_loss(loss)
         if self.model.training:
             # Summed up where they are: to look at them is to wait for the device.
             self._correct = self._correct.to(weights.device) + torch.stack([outputs.is_top1.sum(), answers.sum()])
@@ -140,6 +181,10 @@ class SAVEnVideoTrainer(SFTTrainer):
             right, answers = self.accelerator.reduce(self._correct.to(self.args.device)).tolist()
             logs["mean_token_accuracy"] = right / max(answers, 1)
             self._correct.zero_()
+            similarity, batches = self.accelerator.reduce(self._similarity.to(self.args.device)).tolist()
+            if batches:
+                logs["diversity_loss"] = similarity / batches
+                self._similarity.zero_()
             if self._connector_learning_rate is not None:
                 ratio = self._connector_learning_rate / self.args.learning_rate
                 logs["connector_learning_rate"] = logs["learning_rate"] * ratio
@@ -288,6 +333,7 @@ def train(
         data_collator=collator,
         processing_class=processor,
         connector_learning_rate=recipe.connector_learning_rate if recipe.uses_lora else None,
+        diversity_loss_weight=recipe.diversity_loss_weight,
         group_by_length=recipe.group_by_length,
         callbacks=[_Epochs(collator), MetricsLog(metrics), *callbacks],
     )
