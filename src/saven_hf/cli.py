@@ -316,6 +316,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     videollama2.set_defaults(run=_convert_videollama2)
 
+    salmonn = formats.add_parser(
+        "video-salmonn",
+        help="the causal Q-Former of video-SALMONN, with the parts that it stands between",
+        description="Read the released pytorch_model_*.pt of video-SALMONN (tensors only), put its connector and its "
+        "LoRA together with encoders and language model, and write the whole in transformers form.",
+        epilog="example:\n  saven convert video-salmonn pytorch_model_4_5001.pt video-salmonn --audio beats-iter3plus",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    salmonn.add_argument("source", help="the .pt file")
+    salmonn.add_argument("out", help="folder to write")
+    salmonn.add_argument("--audio", required=True, help="folder written by `saven convert beats`")
+    salmonn.add_argument("--vision", default="google/siglip-so400m-patch14-384", help="folder or Hub id (%(default)s)")
+    salmonn.add_argument("--speech", default="openai/whisper-large-v2", help="folder or Hub id (%(default)s)")
+    salmonn.add_argument("--text", default="lmsys/vicuna-13b-v1.5", help="folder or Hub id (%(default)s)")
+    salmonn.add_argument("--groupsize", type=_positive(int), default=10, help="steps of a window (%(default)s)")
+    salmonn.add_argument("--heads", type=_positive(int), default=12, help="of the Q-Former (%(default)s)")
+    salmonn.add_argument("--lora-alpha", type=_positive(float), default=32, help="scale of LoRA (%(default)s)")
+    salmonn.set_defaults(run=_convert_video_salmonn)
+
     verify = verbs.add_parser(
         "verify",
         help="check a converted or downloaded model",
@@ -599,6 +618,13 @@ def _convert_beats(args: argparse.Namespace) -> None:
     from .peers.beats import convert_beats
 
     print(convert_beats(args.source, args.out))
+
+
+def _convert_video_salmonn(args: argparse.Namespace) -> None:
+    from .peers.video_salmonn import convert_video_salmonn
+
+    parts = {name: getattr(args, name) for name in ("audio", "vision", "speech", "text", "groupsize", "lora_alpha")}
+    print(convert_video_salmonn(args.source, args.out, num_attention_heads=args.heads, **parts))
 
 
 def _convert_videollama2(args: argparse.Namespace) -> None:
