@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from small import save_small_model
+from tiny import QFORMER
 
 from saven_hf.cli import main
 
@@ -37,3 +39,13 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, words, said):
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and captured.out == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_the_causal_qformer_runs_with_controls(tmp_path, capsys):
+    """Windows of their own length, a speech tower beside BEATs, sound missing, muted and moved."""
+    model = save_small_model(tmp_path / "model", **QFORMER)
+    words = ["eval", "--benchmark", "world", "--split", "vfr", "--videos", "1", "--fps", "2", "--json"]
+    words += ["--model", model, "--out", str(tmp_path / "run"), "--control", "no-audio,clock=+100,no-time"]
+    assert main(words) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary["benchmarks"]["world-vfr"]) >= {"plain", "no-audio", "clock=+100", "no-time"}

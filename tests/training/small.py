@@ -56,6 +56,11 @@ def features_of(model, processor, seed: int = 0, seconds: float = 6.0) -> TowerF
     config, duration = model.config, round(seconds * 1e6)
     frame_times = torch.arange(4) * (duration // 4) + duration // 8
     column_times = torch.arange(0, duration, 160_000) + 87_500
+    speech = {}
+    if config.speech_config is not None:
+        times = torch.arange(0, duration, 100_000) + 50_000
+        states = torch.randn(len(times), 5, config.speech_config.d_model, generator=generator)
+        speech = {"speech": states, "speech_times": times}
     return TowerFeatures(
         picture=torch.randn(4, config.patches_per_frame, config.vision_config.hidden_size, generator=generator),
         frame_times=frame_times,
@@ -64,6 +69,7 @@ def features_of(model, processor, seed: int = 0, seconds: float = 6.0) -> TowerF
         duration=duration,
         encoder_hash=model.model.tower_fingerprint(),
         preprocessing_hash=processor.tower_preprocessing_hash(),
+        **speech,
     )
 
 

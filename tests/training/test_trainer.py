@@ -11,6 +11,7 @@ import torch
 import trl
 from clip import render
 from small import feature_rows, save_small_model, small_model, talk
+from tiny import QFORMER
 from transformers import TrainerCallback
 
 from saven_hf.cli import main
@@ -233,3 +234,52 @@ def test_stock_trl_does_not_train_on_bare_placeholders(start, tmp_path):
 
 def said(text):
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+class TestCausalQFormer:
+    """Its diversity loss, and a step on every mix of modalities, with a speech tower."""
+
+    @pytest.fixture(scope="class")
+    def qformer(self, tmp_path_factory):
+        return save_small_model(tmp_path_factory.mktemp("qformer"), **QFORMER)
+
+    @pytest.mark.parametrize("stage", ["align-audio", "saven"])
+    def test_one_step_on_every_mix_of_modalities(self, qformer, tmp_path, stage):
+        model, processor = load_for_training(qformer)
+        rows = feature_rows(model, processor, 4, media=(1, 1, 0, 2))
+        rows[0]["videos"] = [rows[0]["videos"][0].without_sound()]
+        rows[1]["videos"] = [rows[1]["videos"][0].without_picture()]
+        result = train(recipe(qformer, tmp_path, stage=stage, max_steps=2, merge=True), rows)
+        found = losses(result)
+        assert found[1] < found[0]
+        if stage == "saven":
+            assert torch.isfinite(next(load_for_training(result.merged)[0].parameters())).all()
+
+    def test_the_diversity_loss_is_added_and_off_by_default(self, qformer, tmp_path):
+        model, processor = load_for_training(qformer)
+        rows = feature_rows(model, processor, 4)
+        settings = {"stage": "align-audio", "max_steps": 1, "resume": False, "learning_rate": 1e-9}
+        plain = read_metrics(train(recipe(qformer, tmp_path, **settings), rows).metrics)[0]
+        assert "diversity_loss" not in plain
+        for size in (4, 1):
+            settings |= {"per_device_train_batch_size": size, "diversity_loss_weight": 0.5}
+            line = read_metrics(train(recipe(qformer, tmp_path, **settings), rows).metrics)[0]
+            assert 0 < abs(line["diversity_loss"]) <= 1
+            assert line["loss"] == pytest.approx(plain["loss"] + 0.5 * line["diversity_loss"], abs=1e-4)
+
+    def test_it_makes_the_queries_differ(self, qformer, tmp_path):
+        model, processor = load_for_training(qformer)
+        rows = feature_rows(model, processor, 4)
+        settings = {"stage": "align-audio", "max_steps": 8, "diversity_loss_weight": 10.0, "learning_rate": 3e-3}
+        lines = read_metrics(train(recipe(qformer, tmp_path, **settings), rows).metrics)
+        similar = [line["diversity_loss"] for line in lines if "diversity_loss" in line]
+        assert similar[-1] < similar[0] - 0.05
+
+    def test_where_it_has_nothing_to_teach(self, start, qformer, tmp_path):
+        rows = [{"messages": talk("a", "b")}] * 4
+        with pytest.raises(RecipeError, match="the model has 'avts'"):
+            train(recipe(start, tmp_path, diversity_loss_weight=0.1), rows)
+        with pytest.raises(RecipeError, match="train_connector=true"):
+            train(recipe(qformer, tmp_path, stage="saven", train_connector=False, diversity_loss_weight=0.1), rows)
+        with pytest.raises(RecipeError, match="0 or more"):
+            recipe(start, tmp_path, diversity_loss_weight=-1.0)
