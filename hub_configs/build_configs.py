@@ -1,7 +1,8 @@
 """Writes the model folders of this directory: `python hub_configs/build_configs.py [--check]`.
 
 `savenvideo-tiny` is the embedded default; `savenvideo-7b` is the paper's model without weights (`saven init-7b` puts
-them together); `videollama2.1-7b-av` is VideoLLaMA2.1-7B-AV without weights, as `saven convert videollama2` writes it.
+them together); `videollama2.1-7b-av` is VideoLLaMA2.1-7B-AV without weights, as `saven convert videollama2` writes it;
+`video-salmonn-13b` is the same of `saven convert video-salmonn`, and `favor-7b` its connector in the paper's model.
 Numbers that the paper gives are marked; those of VideoLLaMA 2 are its own; all others are our decision.
 """
 
@@ -16,7 +17,14 @@ import tempfile
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, SiglipVisionConfig
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    SiglipVisionConfig,
+    WhisperConfig,
+)
 
 from saven_hf import (
     SAVEnVideoBeatsConfig,
@@ -24,6 +32,8 @@ from saven_hf import (
     SAVEnVideoConfig,
     SAVEnVideoProcessor,
 )
+from saven_hf.peers.video_salmonn import CHAT_TEMPLATE
+from saven_hf.peers.video_salmonn import PUBLISHED_SETTINGS as SALMONN_SETTINGS
 from saven_hf.peers.videollama2 import PATCHES_PER_WINDOW, PROJECTORS, PUBLISHED_SETTINGS, QWEN2_TEMPLATE
 
 
@@ -148,24 +158,91 @@ def write_videollama2(folder: Path) -> None:
     write_without_weights(folder, config, max_new_tokens=2048, feature_extractor=extractor, **settings)
 
 
-def write_without_weights(folder: Path, config: SAVEnVideoConfig, max_new_tokens: int, **settings) -> None:
-    """Config, processor and generation config; `settings` are of the processor."""
+def whisper_large_v2() -> WhisperConfig:
+    return WhisperConfig(
+        num_mel_bins=80,
+        d_model=1280,
+        encoder_layers=32,
+        encoder_attention_heads=20,
+        encoder_ffn_dim=5120,
+        decoder_layers=32,
+        decoder_attention_heads=20,
+        decoder_ffn_dim=5120,
+    )
+
+
+# The Q-Former of video-SALMONN: bert-base with two layers, 30 queries in 5 s.
+QFORMER = {
+    "resampler_type": "causal_qformer",
+    "resampler_hidden_size": 768,
+    "resampler_heads": 12,
+    "resampler_layers": 2,
+    "resampler_intermediate_size": 3072,
+    "resampler_dropout": 0.1,
+    "queries_per_window": 30,
+    "window_seconds": 5.0,
+    "window_frames": None,
+}
+TWO_A_SECOND = {"sampling": "fps", "fps": 2.0}
+
+
+def write_favor(folder: Path) -> None:
+    """The paper's parts and a speech tower with FAVOR's connector, laid out by time: 36 rows a step."""
+    config = SAVEnVideoConfig(text_config=qwen2_7b(), speech_config=whisper_large_v2(), **QFORMER)
+    write_without_weights(folder, config, max_new_tokens=512, **TWO_A_SECOND)
+
+
+def write_video_salmonn(folder: Path) -> None:
+    """What `saven convert video-salmonn` writes with its default components: Vicuna 13B v1.5, three placeholders."""
+    text = LlamaConfig(
+        vocab_size=32_003,
+        hidden_size=5120,
+        intermediate_size=13_824,
+        num_hidden_layers=40,
+        num_attention_heads=40,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    ids = {"video_token_id": 32_000, "image_token_id": 32_001, "audio_token_id": 32_002}
+    settings = {**QFORMER, **SALMONN_SETTINGS, **ids}
+    config = SAVEnVideoConfig(text_config=text, speech_config=whisper_large_v2(), **settings)
+    stops = {"eos_token_id": 2, "pad_token_id": 0}
+    extractor = SAVEnVideoBeatsFeatureExtractor(patches_per_window=PATCHES_PER_WINDOW)
+    settings = {"chat_template": CHAT_TEMPLATE, "feature_extractor": extractor, **TWO_A_SECOND}
+    write_without_weights(folder, config, 512, stops, **settings)
+
+
+QWEN2_STOPS = {"eos_token_id": [151_645, 151_643], "pad_token_id": 151_643}
+
+
+def write_without_weights(
+    folder: Path, config: SAVEnVideoConfig, max_new_tokens: int, stops: dict | None = None, **settings
+) -> None:
+    """Config, processor and generation config; `settings` are of the processor, `stops` Qwen2's if None."""
     config.save_pretrained(folder)
-    # The tokenizer is Qwen2's own and comes with its weights; all else of the processor stands here.
+    # The tokenizer is the language model's own and comes with its weights; all else of the processor stands here.
     processor = SAVEnVideoProcessor.from_components(byte_tokenizer(), config=config, **settings)
     with tempfile.TemporaryDirectory() as whole:
         processor.save_pretrained(whole)
         for name in ("processor_config.json", "chat_template.jinja"):
             shutil.copyfile(Path(whole) / name, folder / name)
     GenerationConfig(
-        eos_token_id=[151_645, 151_643],
-        pad_token_id=151_643,
+        **(stops or QWEN2_STOPS),
         suppress_tokens=[config.video_token_id, config.image_token_id, config.audio_token_id],
         max_new_tokens=max_new_tokens,
     ).save_pretrained(folder)
 
 
-WRITERS = {"savenvideo-tiny": write_tiny, "savenvideo-7b": write_7b, "videollama2.1-7b-av": write_videollama2}
+WRITERS = {
+    "savenvideo-tiny": write_tiny,
+    "savenvideo-7b": write_7b,
+    "videollama2.1-7b-av": write_videollama2,
+    "favor-7b": write_favor,
+    "video-salmonn-13b": write_video_salmonn,
+}
 
 
 def write_all(root: Path) -> None:

@@ -363,7 +363,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Put SigLIP, BEATs and Qwen2 together into one model folder. The connector is new: train it with "
         "the recipes.",
         epilog="examples:\n  saven init-7b savenvideo-7b-init --audio beats-iter3plus\n"
-        "  saven init-7b savenvideo-7b-init --from videollama2.1-7b-av",
+        "  saven init-7b savenvideo-7b-init --from videollama2.1-7b-av\n"
+        "  saven init-7b favor-init --like favor-7b --audio beats-iter3plus --speech openai/whisper-large-v2",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     init.add_argument("out", help="folder to write")
@@ -376,6 +377,10 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--vision", default="google/siglip-so400m-patch14-384", help="folder or Hub id (%(default)s)")
     init.add_argument("--audio", help="folder written by `saven convert beats`; needed without --from")
     init.add_argument("--text", default="Qwen/Qwen2-7B-Instruct", help="folder or Hub id (%(default)s)")
+    init.add_argument("--speech", help="folder or Hub id of a Whisper model, for a speech tower (default: none)")
+    init.add_argument(
+        "--like", default="savenvideo-7b", help="shipped folder whose connector is taken, as favor-7b (%(default)s)"
+    )
     init.set_defaults(run=_init_7b)
     return parser
 
@@ -653,7 +658,8 @@ def _init_7b(args: argparse.Namespace) -> None:
         return
     if not args.audio:
         raise _UsageError("--audio DIR is needed: a folder written by `saven convert beats`; or --from DIR.")
-    print(f"written: {init_7b(args.out, vision=args.vision, audio=args.audio, text=args.text)}")
+    parts = {name: getattr(args, name) for name in ("vision", "audio", "text", "speech", "like")}
+    print(f"written: {init_7b(args.out, **parts)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from .savenvideo import (
     SAVEnVideoConfig,
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoProcessor,
+    SAVEnVideoVideoProcessor,
 )
 from .savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS
 from .savenvideo.processing_savenvideo import TURN_START
@@ -209,6 +210,8 @@ def init_7b(
     text: str = "Qwen/Qwen2-7B-Instruct",
     dtype: torch.dtype = torch.bfloat16,
     max_shard_size: str = "5GB",
+    speech: str | os.PathLike | None = None,
+    like: str = "savenvideo-7b",
 ) -> Path:
     """Assemble the paper's 7B from its published parts (SigLIP, BEATs, Qwen2) and a fresh connector.
 
@@ -219,22 +222,30 @@ def init_7b(
         text: folder or Hub id of the language model.
         dtype: of the weights on disk.
         max_shard_size: of one weight file.
+        speech: folder or Hub id of a Whisper checkpoint, for a speech tower beside BEATs.
+        like: folder of `hub_configs/` whose connector and processor settings are taken, such as "favor-7b".
 
     Returns:
         The folder: weights, config, processor, chat template.
     """
     output = _fresh(output_dir)
-    for part, name in (("vision", vision), ("audio", audio), ("text", text)):
+    for part, name in (("vision", vision), ("audio", audio), ("text", text), ("speech", speech)):
+        if name is None:
+            continue
         if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
             raise ModelNotFoundError(f"The {part} component {os.fspath(name)!r} has no config.json.")
         model_type(name)
-    template = SAVEnVideoConfig.from_pretrained(config_folder("savenvideo-7b"))
+    template = SAVEnVideoConfig.from_pretrained(config_folder(like))
+    frames = SAVEnVideoVideoProcessor.from_pretrained(config_folder(like))
     tokenizer = AutoTokenizer.from_pretrained(text)
     model = SAVEnVideoForConditionalGeneration.from_components(
-        vision, audio, text, tokenizer=tokenizer, dtype=dtype, **template.connector_settings()
+        vision, audio, text, tokenizer=tokenizer, dtype=dtype, speech=speech, **template.connector_settings()
     )
     processor = SAVEnVideoProcessor.from_components(
-        tokenizer, config=model.config, feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio)
+        tokenizer,
+        config=model.config,
+        feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio),
+        **{name: getattr(frames, name) for name in ("sampling", "num_frames", "fps", "max_frames")},
     )
     output.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(output)

@@ -31,6 +31,7 @@ from .checkpoint import CheckpointError, ConversionReport, check_fit, read_state
 
 STEP_SECONDS = 0.5
 ROWS = 32  # of a step: what InstructBLIP's Q-Former makes of a frame
+PATCHES_PER_WINDOW = 187  # of BEATs: 30 s
 
 MODULES = {
     "speech_pre_qformer_proj": "speech_mlp",
@@ -50,6 +51,20 @@ BLOCK_MODULES = {
 LAYER_MODULES = {"intermediate_query.dense": "up", "output_query.dense": "down", "output_query.LayerNorm": "norm"}
 QUERIES = {"video_query_tokens": "queries", "low_query_tokens": "low_queries"}
 POSITIONS = "video_frame_position_embedding.weight"
+
+# What the released code does; its description says otherwise of the direction, see docs/peers.md.
+PUBLISHED_SETTINGS = {
+    "resampler_type": "causal_qformer",
+    "qformer_step_seconds": STEP_SECONDS,
+    "qformer_rows": ROWS,
+    "qformer_direction": "future",
+    "qformer_causal_queries": False,
+    "qformer_alignment": "published",
+    "time_fusion": "none",
+    "question_times": "none",
+    "query_anchors": False,
+    "window_frames": None,
+}
 
 # Ours alone: never looked at in this mode, which knows no modality embeddings and no question tokens; and a projection
 # of the picture, which the published connector takes as it is.
@@ -159,14 +174,18 @@ def convert_video_salmonn(
     )
     _load_connector(model, connector, report)
     _merge_lora(model, updates, report)
+    # BEATs hears up to 30 s at once there.
+    extractor = {"patches_per_window": PATCHES_PER_WINDOW}
+    if isinstance(audio, nn.Module):
+        extractor = SAVEnVideoBeatsFeatureExtractor(**extractor)
+    else:
+        extractor = SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio, **extractor)
     processor = SAVEnVideoProcessor.from_components(
         tokenizer,
         config=model.config,
-        feature_extractor=None
-        if isinstance(audio, nn.Module)
-        else SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio),
+        feature_extractor=extractor,
         chat_template=CHAT_TEMPLATE,
-        # Two frames a second, the middles of the steps.
+        # Two frames a second: one a step.
         sampling="fps",
         fps=1 / STEP_SECONDS,
     )
@@ -293,7 +312,7 @@ def _settings(connector: Mapping[str, torch.Tensor], groupsize: int, heads: int)
             f"A Q-Former of width {size} has no {heads} heads: give the `num_attention_heads` it was made with."
         )
     return {
-        "resampler_type": "causal_qformer",
+        **PUBLISHED_SETTINGS,
         "resampler_hidden_size": size,
         "resampler_heads": heads,
         "resampler_layers": layers,
@@ -301,16 +320,7 @@ def _settings(connector: Mapping[str, torch.Tensor], groupsize: int, heads: int)
         "resampler_dropout": 0.1,
         "queries_per_window": queries,
         "window_seconds": groupsize * STEP_SECONDS,
-        "window_frames": None,
-        "qformer_step_seconds": STEP_SECONDS,
-        "qformer_rows": ROWS,
         "qformer_low_steps": low * groupsize // queries,
-        "qformer_direction": "future",
-        "qformer_causal_queries": False,
-        "qformer_alignment": "published",
-        "time_fusion": "none",
-        "question_times": "none",
-        "query_anchors": False,
     }
 
 
