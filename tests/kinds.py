@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tiny import PUBLISHED_QFORMER, QFORMER, SPEECH
+
 
 # VideoLLaMA 2 as it is published: no time, no windows, picture before sound.
 STC_AS_PUBLISHED = {
@@ -19,4 +21,7 @@ KINDS = {
     "mlp_pool": {"resampler_type": "mlp_pool"},
     "stc": {"resampler_type": "stc"},
     "stc as published": STC_AS_PUBLISHED,
+    "causal_qformer": QFORMER,
+    "causal_qformer as published": PUBLISHED_QFORMER,
+    "avts with speech": {"speech_config": SPEECH},
 }

@@ -149,9 +149,6 @@ def connector_state(state, rows, vision_size):
     ours = {
         "visual_mlp.weight": torch.eye(size, vision_size),
         "visual_mlp.bias": torch.zeros(size),
-        "modality_embedding": torch.zeros(5, size),
-        "output_norm.weight": torch.ones(size),
-        "output_norm.bias": torch.zeros(size),
         "row_position": state["video_frame_position_embedding.weight"][:rows],
         "queries": state["video_query_tokens"][0],
         "low_queries": state["low_query_tokens"][0],

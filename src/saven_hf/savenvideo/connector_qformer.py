@@ -135,6 +135,9 @@ class CausalQFormer(Connector):
         self.blocks = [PICTURE, *([SPEECH] if config.speech_config is not None else []), SOUND]
         if config.has_time_tokens:
             self.blocks.append(TIME)
+        if self.published and config.question_times == "none":
+            # Nothing reads them: the published connector has none.
+            self.modality_embedding = self.output_norm = None
         width = size * len(self.blocks)
         self.row_norm = nn.LayerNorm(width)
         self.row_position = nn.Parameter(torch.zeros(self.steps * config.qformer_rows, width))
@@ -146,8 +149,13 @@ class CausalQFormer(Connector):
         self.query_norm = nn.LayerNorm(size, eps=BERT_NORM_EPS)
         self.layers = nn.ModuleList([QFormerLayer(config, width) for _ in range(config.resampler_layers)])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.row_norm.weight.dtype
+
     def initialise(self, std: float) -> None:
-        super().initialise(std)
+        if self.modality_embedding is not None:
+            super().initialise(std)
         init.normal_(self.queries, std=std)
         init.normal_(self.row_position, std=std)
         if self.config.qformer_low_steps is not None:
@@ -155,7 +163,7 @@ class CausalQFormer(Connector):
 
     def resample(self, tokens: DatedTokens, tlp, windows: WindowIndex, questions: Questions | None) -> Resampled:
         """Window tokens, a list of `(Q, D)`, and the states `(W, Q, d)` that they are a projection of."""
-        states = [self.output_norm.weight.new_zeros(0, len(self.queries), self.output_projection.in_features)]
+        states = [self.row_norm.weight.new_zeros(0, len(self.queries), self.output_projection.in_features)]
         # At least one window at a time, and no more rows than `resampler_max_keys`.
         size = max(1, self.config.resampler_max_keys // len(self.row_position))
         for group in torch.arange(len(windows.start), device=windows.start.device).split(size):
