@@ -54,6 +54,21 @@ def diversity_loss(window_states: torch.Tensor) -> torch.Tensor:
     return (off_diagonal / (count * (count - 1))).mean()
 
 
+class MaskedLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels that a mask names, as if there were no others."""
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """states `(..., channels)`; mask: bool, of the same shape, or None for all. Computes in float32."""
+        if mask is None:
+            return super().forward(states)
+        values = states.float().masked_fill(~mask, 0.0)
+        count = mask.sum(-1, keepdim=True).clamp(min=1)
+        centred = (values - values.sum(-1, keepdim=True) / count).masked_fill(~mask, 0.0)
+        variance = centred.square().sum(-1, keepdim=True) / count
+        scaled = centred * torch.rsqrt(variance + self.eps)
+        return (scaled * self.weight.float() + self.bias.float()).to(states.dtype)
+
+
 class QFormerAttention(nn.Module):
     """Multi-head attention with residual and norm behind it, as in BERT."""
 
@@ -139,7 +154,7 @@ class CausalQFormer(Connector):
             # Nothing reads them: the published connector has none.
             self.modality_embedding = self.output_norm = None
         width = size * len(self.blocks)
-        self.row_norm = nn.LayerNorm(width)
+        self.row_norm = MaskedLayerNorm(width)
         self.row_position = nn.Parameter(torch.zeros(self.steps * config.qformer_rows, width))
         self.queries = nn.Parameter(torch.zeros(queries, size))
         low = config.qformer_low_steps
@@ -163,7 +178,7 @@ class CausalQFormer(Connector):
 
     def resample(self, tokens: DatedTokens, tlp, windows: WindowIndex, questions: Questions | None) -> Resampled:
         """Window tokens, a list of `(Q, D)`, and the states `(W, Q, d)` that they are a projection of."""
-        states = [self.row_norm.weight.new_zeros(0, len(self.queries), self.output_projection.in_features)]
+        states = [tokens.picture.new_zeros(0, len(self.queries), self.output_projection.in_features)]
         # At least one window at a time, and no more rows than `resampler_max_keys`.
         size = max(1, self.config.resampler_max_keys // len(self.row_position))
         for group in torch.arange(len(windows.start), device=windows.start.device).split(size):
@@ -224,7 +239,8 @@ class CausalQFormer(Connector):
         if SPEECH in there:
             # BEATs is filled up with zeros before it is projected, all else after.
             silent = there[SPEECH] & ~there[SOUND]
-            contents[SOUND] = torch.where(silent[..., None], self.audio_mlp.bias, contents[SOUND])
+            nothing = contents[SOUND].new_zeros(1, self.audio_mlp.in_features)
+            contents[SOUND] = torch.where(silent[..., None], self.audio_mlp(nothing), contents[SOUND])
         used = torch.stack(list(there.values())).any(0).any(-1)  # (W, S)
         used = used.flip(1).cummax(1).values.flip(1)[..., None].expand(there[SOUND].shape)
         rows = torch.stack([contents[block] for block in self.blocks], -2)
@@ -311,7 +327,7 @@ class CausalQFormer(Connector):
         if self.published:
             keys = self.row_norm(rows) + self.row_position[: rows.shape[1]]
         else:
-            keys = _masked_norm(self.row_norm, rows, channels) + self.row_position[: rows.shape[1]]
+            keys = self.row_norm(rows, channels) + self.row_position[: rows.shape[1]]
             # Linear layers get nothing from a block that is absent, as if it had no weights at all.
             keys = keys.masked_fill(~channels, 0.0)
 
@@ -354,14 +370,3 @@ def _ranks(groups: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
     sizes = torch.bincount(groups, minlength=count)
     first = sizes.cumsum(0) - sizes
     return torch.arange(len(groups), device=groups.device) - first[groups], sizes[groups]
-
-
-def _masked_norm(norm: nn.LayerNorm, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Layer norm over the channels that `mask` names, as if there were no others; in float32."""
-    values = states.float().masked_fill(~mask, 0.0)
-    count = mask.sum(-1, keepdim=True).clamp(min=1)
-    mean = values.sum(-1, keepdim=True) / count
-    centred = (values - mean).masked_fill(~mask, 0.0)
-    variance = centred.square().sum(-1, keepdim=True) / count
-    scaled = centred * torch.rsqrt(variance + norm.eps)
-    return (scaled * norm.weight.float() + norm.bias.float()).to(states.dtype)
