@@ -454,18 +454,16 @@ class SAVEnVideoProcessor(ProcessorMixin):
         )
         heard = [row for row, medium in enumerate(media) if medium.waveform is not None]
         columns, speech = [[] for _ in media], [[] for _ in media]
-        for extractor, kind, of_windows, found in self._sound_kinds(columns, speech):
+        for dates, (extractor, features, starts, dates_of) in zip((columns, speech), self._hearing, strict=False):
             if not heard:
-                continue
-            sound = self._hear([media[row] for row in heard], extractor)
-            for name, tensor in sound.items():
-                fill = NO_TIME if name.endswith("_times") else 0
+                break
+            for name, tensor in self._hear([media[row] for row in heard], extractor).items():
+                fill = NO_TIME if name == starts else 0
                 data[name] = tensor.new_full((len(media), *tensor.shape[1:]), fill)
                 data[name][heard] = tensor
-            features, times_name = kind
             for row in heard:
                 num_frames = data[f"{features}_mask"][row].sum(-1).tolist()
-                found[row] = of_windows(data[times_name][row].tolist(), num_frames)
+                dates[row] = dates_of(data[starts][row].tolist(), num_frames)
         for row, medium in enumerate(media):
             if is_tower_features(medium.memory):
                 columns[row] = medium.memory.column_times.tolist()
@@ -495,13 +493,14 @@ class SAVEnVideoProcessor(ProcessorMixin):
             data["mm_encoder_outputs"] = {"video": [medium.memory for medium in media]}
         return data, num_tokens
 
-    def _sound_kinds(self, columns: list, speech: list) -> list[tuple]:
-        """For each tower that hears: its extractor, names of its features and times, the dates of its columns, and the
-        list to put them in."""
-        kinds = [(self.feature_extractor, ("input_features", "audio_times"), audio_column_times, columns)]
+    @property
+    def _hearing(self) -> list[tuple]:
+        """Of audio and speech tower: the extractor, the names of features and of the times of their windows, and what
+        dates their columns."""
+        towers = [(self.feature_extractor, "input_features", "audio_times", audio_column_times)]
         if self.speech_extractor is not None:
-            kinds.append((self.speech_extractor, ("speech_features", "speech_times"), speech_column_times, speech))
-        return kinds
+            towers.append((self.speech_extractor, "speech_features", "speech_times", speech_column_times))
+        return towers
 
     def _hear(self, media: list[_Medium], extractor) -> BatchFeature:
         return extractor(
