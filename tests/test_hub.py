@@ -4,11 +4,20 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import small
 import torch
 from clip import render
 from published_videollama2 import Published
 from safetensors.torch import load_file
-from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from tiny import QFORMER, SPEECH
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 import saven_hf
 from saven_hf.cli import main
@@ -170,3 +179,20 @@ def test_what_a_savenvideo_cannot_begin_from(tmp_path):
     with pytest.raises(ModelNotFoundError, match="ChatML"):
         init_from(tmp_path / "mistral", tmp_path / "model")
     assert main(["init-7b", str(tmp_path / "model")]) == 2 and not (tmp_path / "model").exists()
+
+
+def test_init_7b_like_another_folder_with_a_speech_tower(parts, tmp_path, monkeypatch):
+    like = tmp_path / "like"
+    small.save_small_model(like, **QFORMER)
+    monkeypatch.setattr("saven_hf.hub.config_folder", lambda name: like if name == "favor-7b" else None)
+    WhisperForConditionalGeneration(WhisperConfig(**SPEECH)).save_pretrained(tmp_path / "speech")
+    folders = {name: parts / name for name in ("vision", "audio", "text")}
+    output = init_7b(tmp_path / "model", **folders, speech=tmp_path / "speech", like="favor-7b", dtype=torch.float32)
+    model, processor = load(output)
+    assert model.config.resampler_type == "causal_qformer" and model.config.qformer_rows == 9
+    whisper = load_file(tmp_path / "speech" / "model.safetensors")
+    assert torch.equal(model.model.speech_tower.conv1.weight, whisper["model.encoder.conv1.weight"])
+    assert processor.speech_extractor.chunk_length == 2 and processor.video_processor.num_frames == 4
+    with pytest.raises(saven_hf.ModelNotFoundError, match="speech component"):
+        (tmp_path / "empty").mkdir()
+        init_7b(tmp_path / "other", **folders, speech=tmp_path / "empty")

@@ -8,10 +8,19 @@ import torch
 from tests.generation.test_utils import GenerationTesterMixin
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
-from tiny_setup import AUDIO_PATCH, IMAGE_SIZE, VOCABULARY_SIZE, random_frames, savenvideo_config, teach_names
+from tiny_setup import (
+    AUDIO_PATCH,
+    IMAGE_SIZE,
+    SPEECH_BINS,
+    VOCABULARY_SIZE,
+    random_frames,
+    savenvideo_config,
+    speech_config,
+    teach_names,
+)
 
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
-from saven_hf.savenvideo.layout import TokenLayout, audio_column_times
+from saven_hf.savenvideo.layout import TokenLayout, audio_column_times, speech_column_times
 from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
 
 
@@ -20,6 +29,7 @@ teach_names(common, generation)
 FRAME_TIMES = [250_000, 750_000, 1_250_000, 1_750_000]  # the middle of each half second, in microseconds
 DURATION = 2_000_000
 NUM_COLUMNS = 3  # 480 ms of sound
+SPEECH_FRAMES = 50
 QUERY_TIMES = [500_000, 1_500_000]
 
 
@@ -45,6 +55,7 @@ VIDEO_INPUTS = (
     "video_durations",
 )
 AUDIO_INPUTS = ("input_features", "input_features_mask", "audio_times")
+SPEECH_INPUTS = ("speech_features", "speech_features_mask", "speech_times")
 
 
 class SAVEnVideoModelTester:
@@ -93,7 +104,8 @@ class SAVEnVideoModelTester:
         config = self.get_config()
         columns = audio_column_times([0], [NUM_COLUMNS * AUDIO_PATCH])
         layout = TokenLayout.from_config(config)
-        num_tokens = layout.num_tokens(FRAME_TIMES, columns, DURATION, len(QUERY_TIMES))
+        speech = speech_column_times([0], [SPEECH_FRAMES]) if config.speech_config is not None else []
+        num_tokens = layout.num_tokens(FRAME_TIMES, columns, DURATION, len(QUERY_TIMES), speech)
 
         input_ids = random_prompt((self.batch_size, self.seq_length), VOCABULARY_SIZE)
         attention_mask = torch.ones_like(input_ids)
@@ -107,6 +119,25 @@ class SAVEnVideoModelTester:
         return config, inputs
 
 
+class CausalQFormerModelTester(SAVEnVideoModelTester):
+    """The same with the causal Q-Former, and a speech tower that hears half a second."""
+
+    def get_config(self):
+        frozen = {f"freeze_{tower}": self.freeze_towers for tower in ("vision", "audio", "speech")}
+        return savenvideo_config(
+            resampler_type="causal_qformer", qformer_rows=6, speech_config=speech_config(), **frozen
+        )
+
+    def media_inputs(self):
+        rng = torch.Generator().manual_seed(1)
+        return {
+            **super().media_inputs(),
+            "speech_features": torch.randn(self.batch_size, 1, SPEECH_FRAMES, SPEECH_BINS, generator=rng),
+            "speech_features_mask": torch.ones(self.batch_size, 1, SPEECH_FRAMES, dtype=torch.bool),
+            "speech_times": torch.zeros(self.batch_size, 1, dtype=torch.int64),
+        }
+
+
 class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
     all_model_classes = (SAVEnVideoModel, SAVEnVideoForConditionalGeneration)
     _is_composite = True
@@ -115,8 +146,10 @@ class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.Test
     skip_test_video_features_output_shape = True
     additional_model_inputs = [*VIDEO_INPUTS, *AUDIO_INPUTS]
 
+    tester_class = SAVEnVideoModelTester
+
     def setUp(self):
-        self.model_tester = SAVEnVideoModelTester(self)
+        self.model_tester = self.tester_class(self)
         self.config_tester = ConfigTester(self, config_class=SAVEnVideoConfig, has_text_modality=False)
 
     def test_config(self):
@@ -157,3 +190,12 @@ class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.Test
     def _image_features_prepare_config_and_inputs(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         return config, {"pixel_values": inputs["pixel_values_videos"][:, 0]}
+
+
+class CausalQFormerModelTest(SAVEnVideoModelTest):
+    tester_class = CausalQFormerModelTester
+    additional_model_inputs = [*VIDEO_INPUTS, *AUDIO_INPUTS, *SPEECH_INPUTS]
+
+    def _audio_features_prepare_config_and_inputs(self):
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        return config, {name: inputs[name] for name in (*AUDIO_INPUTS, *SPEECH_INPUTS)}

@@ -2,7 +2,7 @@
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Config, Qwen2Tokenizer, SiglipVisionConfig
+from transformers import Qwen2Config, Qwen2Tokenizer, SiglipVisionConfig, WhisperConfig
 
 from saven_hf.savenvideo.configuration_beats import SAVEnVideoBeatsConfig
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
@@ -15,6 +15,7 @@ from saven_hf.savenvideo.video_processing_savenvideo import SAVEnVideoVideoProce
 VOCABULARY_SIZE = 99
 IMAGE_SIZE, IMAGE_PATCH = 16, 8
 MEL_BINS, AUDIO_PATCH = 32, 16
+SPEECH_BINS = 8
 
 
 def beats_config(**overrides) -> SAVEnVideoBeatsConfig:
@@ -48,6 +49,23 @@ def vision_config(**overrides) -> SiglipVisionConfig:
         "vision_use_head": False,
     }
     return SiglipVisionConfig(**{**fields, **overrides})
+
+
+def speech_config(**overrides) -> WhisperConfig:
+    """Whisper with 2 layers of width 32, whose windows are 1 s long."""
+    fields = {
+        "num_mel_bins": SPEECH_BINS,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 40,
+        "max_source_positions": 50,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 4,
+        "vocab_size": 20,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+    }
+    return WhisperConfig(**{**fields, **overrides})
 
 
 def text_config(**overrides) -> Qwen2Config:
