@@ -41,6 +41,7 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, words, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_causal_qformer_runs_with_controls(tmp_path, capsys):
     """Windows of their own length, a speech tower beside BEATs, sound missing, muted and moved."""
     model = save_small_model(tmp_path / "model", **QFORMER)

@@ -164,11 +164,13 @@ class TestConversion:
         with pytest.raises(CheckpointError, match="joint_query_tokens differs from video_query_tokens"):
             convert(parts, whole, tmp_path / "again")
 
+    @pytest.mark.slow
     def test_a_picture_of_another_width_needs_a_new_projection(self, parts, tmp_path):
         report = convert(parts, checkpoint_of(), tmp_path, vision="narrow")
         assert "visual_mlp is new and untrained" in str(report)
         assert AutoModel.from_pretrained(tmp_path / "out").resampler.visual_mlp.weight.shape == (24, 16)
 
+    @pytest.mark.slow
     def test_other_sizes(self, parts, tmp_path):
         state = checkpoint_of(size=32, layers=1, ffn=40, queries=12, low_queries=4)
         convert(parts, state, tmp_path, vision="narrow", groupsize=6)

@@ -67,8 +67,9 @@ def qformer_model(scale=0.3, seed=0, **settings):
 
 
 class TestPublished:
-    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-    @pytest.mark.parametrize(("direction", "causal"), [("future", "triu"), ("past", "tril")])
+    @pytest.mark.parametrize(
+        ("direction", "causal", "implementation"), [("future", "triu", "sdpa"), ("past", "tril", "eager")]
+    )
     @pytest.mark.parametrize(
         ("frames", "whisper_tokens", "beats_tokens"),
         [(10, 250, 248), (14, 1500, 1496), (23, 250, 200), (3, 100, 40)],

@@ -267,6 +267,7 @@ class TestCausalQFormer:
             assert 0 < abs(line["diversity_loss"]) <= 1
             assert line["loss"] == pytest.approx(plain["loss"] + 0.5 * line["diversity_loss"], abs=1e-4)
 
+    @pytest.mark.slow
     def test_it_makes_the_queries_differ(self, qformer, tmp_path):
         model, processor = load_for_training(qformer)
         rows = feature_rows(model, processor, 4)
