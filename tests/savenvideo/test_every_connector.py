@@ -55,6 +55,11 @@ def test_generation_in_a_batch_and_with_beams(model):
 
 
 def test_each_modality_that_is_there_is_heard_and_seen(model):
+    # New weights are so small that what is heard is a rounding error.
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.model.resampler.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     for name, media in mixes(model).items():
         inputs = inputs_for(model, media)
         before = model(**inputs).logits
