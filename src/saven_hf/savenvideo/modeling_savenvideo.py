@@ -31,13 +31,14 @@ from .connector_base import (
     WindowIndex,
 )
 from .connectors import CONNECTORS, build_connector
-from .layout import PATCH_STEP_US, SPEECH_TOKENS_PER_COLUMN, TokenLayout, Window
+from .layout import PATCH_STEP_US, TokenLayout, Window
 from .memory import VideoMemory
 from .modeling_beats import SAVEnVideoBeatsModel
 from .tower_features import TowerFeatures, is_tower_features
 from .towers import (
     VISION_TOWERS,
     EncodedModality,
+    WaitingColumns,
     WhisperEncoder,
     encode_audio,
     encode_frames,
@@ -304,9 +305,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         speech = encode_speech(self.speech_tower, self.config, media, **kwargs)
         frames = frames.joined({index: (medium.picture, medium.frame_times) for index, medium in features.items()})
         columns = columns.joined({index: (medium.sound, medium.column_times) for index, medium in features.items()})
-        nothing = [[] for _ in range(count)]
-        if speech is not None:
-            speech = speech.joined({index: (medium.speech, medium.speech_times) for index, medium in features.items()})
+        speech = speech.joined({index: (medium.speech, medium.speech_times) for index, medium in features.items()})
 
         durations = [0] * count if "video_durations" not in media else media["video_durations"].tolist()
         for index, medium in encoded.items():
@@ -314,12 +313,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         windows, owners = [], []
         first_frame = first_column = first_speech = 0
         for index, (frame_times, column_times, speech_times) in enumerate(
-            zip(
-                frames.by_medium(count),
-                columns.by_medium(count),
-                nothing if speech is None else speech.by_medium(count),
-                strict=True,
-            )
+            zip(frames.by_medium(count), columns.by_medium(count), speech.by_medium(count), strict=True)
         ):
             for window in self.layout.plan(frame_times, column_times, durations[index], speech_times):
                 window.frames = [first_frame + frame for frame in window.frames]
@@ -354,7 +348,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         self,
         frames: EncodedModality,
         columns: EncodedModality,
-        speech: EncodedModality | None,
+        speech: EncodedModality,
         windows: list[Window],
         owners: list[int],
         durations: list[int],
@@ -398,8 +392,9 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             WindowIndex.build(windows, [durations[index] for index in owners], owners, device),
             questions,
             pooled,
-            speech=None if speech is None else speech.states.to(device, dtype),
-            speech_times=None if speech is None else speech.times.to(device),
+            # A connector has no projection for a tower that is not there.
+            speech=None if self.speech_tower is None else speech.states.to(device, dtype),
+            speech_times=speech.times.to(device),
         )
 
     @torch.no_grad()
@@ -423,8 +418,8 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
         device = execution_device(self.resampler)
         columns, speech = (
-            _Waiting(encode_audio(self.audio_tower, self.config, {})),
-            _Waiting(encode_speech(self.speech_tower, self.config, {})),
+            WaitingColumns(encode_audio(self.audio_tower, self.config, {})),
+            WaitingColumns(encode_speech(self.speech_tower, self.config, {})),
         )
         tokens, pooled, num_frames = [], [], 0
         for number, (window, chunk) in enumerate(zip(stream.windows, stream, strict=True)):
@@ -475,16 +470,14 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
         stream = self._processor_or(processor).stream_video(video, **videos_kwargs)
         frames = [EncodedModality.absent(self.config.patches_per_frame, self.config.vision_config.hidden_size)]
         columns = [EncodedModality.absent(self.config.audio_bands, self.config.audio_config.hidden_size)]
-        speech = [
-            encode_speech(self.speech_tower, self.config, {}) or EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, 0)
-        ]
+        speech = [encode_speech(self.speech_tower, self.config, {})]
         for chunk in stream:
             for parts, part in (
                 (frames, encode_frames(self.vision_tower, self.config, chunk)),
                 (columns, encode_audio(self.audio_tower, self.config, chunk)),
                 (speech, encode_speech(self.speech_tower, self.config, chunk)),
             ):
-                if part is not None and len(part.times):
+                if len(part.times):
                     parts.append(part.on("cpu"))
         picture, sound, speech = (EncodedModality.cat(parts[1:] or parts) for parts in (frames, columns, speech))
         return TowerFeatures(
@@ -496,7 +489,7 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             encoder_hash=self.tower_fingerprint(),
             preprocessing_hash=stream.tower_preprocessing_hash,
             sampling=stream.sampling,
-            speech=speech.states.to(self.audio_tower.dtype),
+            speech=speech.states.to(self.towers[-1].dtype),
             speech_times=speech.times,
         )
 
@@ -645,28 +638,6 @@ class SAVEnVideoModel(SAVEnVideoPreTrainedModel):
             return given
         encoded = {index: medium for index, medium in enumerate(given) if medium is not None}
         return self._encode_media(media, encoded)
-
-
-class _Waiting:
-    """Columns of one kind of sound that later windows of a stream still need, and no more."""
-
-    def __init__(self, rows: EncodedModality | None):
-        self.rows, self.released = rows, 0
-
-    def add(self, rows: EncodedModality | None) -> None:
-        if rows is not None:
-            self.rows = self.rows.then(rows)
-
-    def local(self, columns: list[int]) -> list[int]:
-        """Where columns of the whole medium are in `rows`."""
-        return [column - self.released for column in columns]
-
-    def release(self, columns: list[int], later: Iterable[list[int]]) -> None:
-        """Let go of all up to the last of `columns`, but for what a later window shares with this one."""
-        if columns:
-            first = next((needed[0] for needed in later if needed), columns[-1] + 1)
-            done = min(columns[-1] + 1, first) - self.released
-            self.rows, self.released = self.rows.after(done), self.released + done
 
 
 class SAVEnVideoForConditionalGeneration(SAVEnVideoPreTrainedModel, GenerationMixin):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -108,6 +108,31 @@ class EncodedModality:
         return EncodedModality(self.states[rows:].clone(), self.times[rows:].clone(), self.media[rows:].clone())
 
 
+class WaitingColumns:
+    """Columns of one kind of sound that later windows of a stream still need, and no more.
+
+    Attributes:
+        rows: them; released: how many were let go of.
+    """
+
+    def __init__(self, rows: EncodedModality):
+        self.rows, self.released = rows, 0
+
+    def add(self, rows: EncodedModality) -> None:
+        self.rows = self.rows.then(rows)
+
+    def local(self, columns: list[int]) -> list[int]:
+        """Where columns of the whole medium are in `rows`."""
+        return [column - self.released for column in columns]
+
+    def release(self, columns: list[int], later: Iterable[list[int]]) -> None:
+        """Let go of all up to the last of `columns`, but for what a later window shares with this one."""
+        if columns:
+            first = next((needed[0] for needed in later if needed), columns[-1] + 1)
+            done = min(columns[-1] + 1, first) - self.released
+            self.rows, self.released = self.rows.after(done), self.released + done
+
+
 def encode_frames(tower: PreTrainedModel, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
     """Vision tower over the valid frames of a batch.
 
@@ -198,10 +223,8 @@ def encode_audio(tower: PreTrainedModel | None, config, media: dict[str, torch.T
     return EncodedModality(states[valid], times[valid], owners[valid], output)
 
 
-def encode_speech(
-    tower: PreTrainedModel | None, config, media: dict[str, torch.Tensor], **kwargs
-) -> EncodedModality | None:
-    """Speech tower over the valid windows of a batch, and of those the valid columns; None without a speech tower.
+def encode_speech(tower: PreTrainedModel | None, config, media: dict[str, torch.Tensor], **kwargs) -> EncodedModality:
+    """Speech tower over the valid windows of a batch, and of those the valid columns; none without a speech tower.
 
     Arguments as `encode_frames`. The encoder takes windows of one length and no mask: what is padding becomes what
     Whisper's own features are of digital silence, and its tokens are dropped.
@@ -210,7 +233,7 @@ def encode_speech(
     if tower is None:
         if features is not None:
             raise ValueError("Got `speech_features`, but this model has no speech tower (`speech_config` is None).")
-        return None
+        return EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, 0)
     size = config.speech_config.d_model
     if features is None:
         return EncodedModality.absent(SPEECH_TOKENS_PER_COLUMN, size)
