@@ -232,7 +232,7 @@ def test_a_killed_run_and_one_of_two_processes_give_the_same_bytes(tmp_path):
     assert process(tmp_path / "whole").wait() == 0
     assert process(tmp_path / "killed", stop=60).wait() == -9
     assert process(tmp_path / "killed").wait() == 0
-    share = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533", "ACCELERATE_USE_CPU": "true"}
+    share = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
     both = [process(tmp_path / "two", **share, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
     assert [one.wait(timeout=300) for one in both] == [0, 0]
     names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
