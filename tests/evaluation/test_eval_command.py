@@ -15,6 +15,8 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["accuracy"] == 0 and "world-vfr" in summary["benchmarks"]
     assert summary["benchmarks"]["world-vfr"]["plain"]["choice"]["unparsable"] == 9
+    settings = json.loads((tmp_path / "run.json").read_text())
+    assert settings["per_format"] == 3 and settings["forms"] == ["choice", "open"] and settings["seed"] == 0
     # Again, and with other frames: what is there is used, or refused.
     assert main(words) == 0
     out = capsys.readouterr().out

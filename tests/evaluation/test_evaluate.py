@@ -82,7 +82,7 @@ def test_controls_change_what_is_fed_and_both_protocols_are_reported(folder, tin
     assert set(weighed[0]["logprobs"]) == {"A", "B", "C"} and weighed[0]["rule"] == "likelihood"
     assert set(found["likelihood"]) == {"plain", *controls[:-1]}
     report = (out / "report.md").read_text()
-    for heading in ("Two protocols", "Sound and picture, points", "Circular", "Stability", "Time"):
+    for heading in ("Two protocols", "Sound and picture, points", "Circular", "Stability"):
         assert f"## {heading}" in report
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.mp4", "broken.mp4", "mine.jsonl"]
     # Again: nothing is asked anew, and all bytes are the same.
@@ -171,7 +171,7 @@ def test_runs_are_compared_on_the_same_media_alone(folder, tmp_path):
     found = compare(tmp_path / "a", tmp_path / "longest")["runs"]["open-qa.plain"]
     assert (found["first"]["value"], found["second"]["value"]) == (0, 1)
     assert found["difference"]["value"] == 1 and found["same_prompts"]
-    assert found["mcnemar"] == {"only_first": 0, "only_second": 3, "p_value": 0.25}
+    assert found["mcnemar"] == pytest.approx({"only_first": 0, "only_second": 3, "p_value": 0.25})
     (copy / "a.mp4").write_bytes((copy / "b.mp4").read_bytes())
     evaluate(OpenQA(copy), GuessingAdapter("random"), tmp_path / "random", progress=False)
     with pytest.raises(ComparisonError, match="1 videos of open-qa are not the same .* such as a.mp4"):
@@ -232,7 +232,7 @@ def test_a_killed_run_and_one_of_two_processes_give_the_same_bytes(tmp_path):
     assert process(tmp_path / "whole").wait() == 0
     assert process(tmp_path / "killed", stop=60).wait() == -9
     assert process(tmp_path / "killed").wait() == 0
-    share = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533", "ACCELERATE_USE_CPU": "true"}
+    share = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
     both = [process(tmp_path / "two", **share, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
     assert [one.wait(timeout=300) for one in both] == [0, 0]
     names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]

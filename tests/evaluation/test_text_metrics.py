@@ -17,8 +17,8 @@ from saven_hf.evaluation.text_metrics import (
     [
         ("He began.", "he began", 0, 2),
         ("I can't see twenty-two dogs", "I can not see 22 dogs", 0, 6),
-        ("one two three", "one three", 1, 3),
-        ("one two three", "", 3, 3),
+        ("rain falls here", "rain here", 1, 3),
+        ("rain falls here", "", 3, 3),
         ("hello", "hello there you", 2, 1),
         ("", "something", 1, 0),
     ],
@@ -39,7 +39,7 @@ REFERENCES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("java", [False, True])
+@pytest.mark.parametrize("java", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_captions(java, monkeypatch):
     pytest.importorskip("pycocoevalcap")
     if java and text_metrics.shutil.which("java") is None:
@@ -63,8 +63,8 @@ def test_perfect_captions_beat_wrong_ones_and_empty_ones_count(monkeypatch):
     pytest.importorskip("pycocoevalcap")
     monkeypatch.setattr(text_metrics.shutil, "which", lambda name: None)
     truth = [["a dog barks"], ["rain falls"], ["a bell rings"]]
-    best = caption_metrics([one[0] for one in truth], truth, "abc")
-    worst = caption_metrics(["", "a bell rings", "rain falls"], truth, "abc")
+    best = caption_metrics([one[0] for one in truth], truth, list("abc"))
+    worst = caption_metrics(["", "a bell rings", "rain falls"], truth, list("abc"))
     assert best["rouge_l"]["value"] == 1 and worst["rouge_l"]["value"] < 0.5
     assert best["cider"]["value"] > worst["cider"]["value"] == pytest.approx(0, abs=1e-6)
 

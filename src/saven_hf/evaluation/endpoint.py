@@ -172,8 +172,8 @@ class EndpointAdapter(ModelAdapter):
                 if attempt == self.retries:
                     raise EndpointError(f"The endpoint did not answer: {type(error).__name__}.") from error
             except Exception as error:
-                # httpx, which the client is built on, has errors of its own for connections.
-                if type(error).__module__.split(".")[0] not in ("httpx", "httpcore"):
+                # The client is built on httpx, or a successor of it, which has errors of its own for connections.
+                if not type(error).__module__.startswith(("httpx", "httpcore")):
                     raise
                 if attempt == self.retries:
                     raise EndpointError(f"The endpoint cannot be reached: {type(error).__name__}.") from error

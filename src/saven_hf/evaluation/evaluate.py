@@ -103,8 +103,8 @@ def evaluate(
             found["likelihood"] = summarise_likelihoods(weighed[one.name])
     summary["hashes"] = _write_hashes(out, benchmarks, runs)
     write_problems(out, {one.name: one.problems for one in benchmarks})
-    timing = _add_timing(out, before, getattr(adapter, "seconds", {}))
-    shown = summary | {"seconds": timing, "benchmarks": {}}
+    _add_timing(out, before, getattr(adapter, "seconds", {}))
+    shown = summary | {"benchmarks": {}}
     for one in benchmarks:
         own = one.tables(runs[one.name][PLAIN])
         shown["benchmarks"][one.name] = {
@@ -150,12 +150,12 @@ def _write_hashes(out: Path, benchmarks: Sequence[Benchmark], runs: dict[str, di
     return short
 
 
-def _add_timing(out: Path, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Seconds of all sittings, of the first process where there are several."""
+def _add_timing(out: Path, before: dict[str, float], after: dict[str, float]) -> None:
+    """Add up the seconds of all sittings, of the first process where there are several. They have a file of their own,
+    since all others are the same bytes whenever and wherever they are written."""
     earlier = read_timing(out)
     timing = {
         name: round(earlier.get(name, 0.0) + seconds - before.get(name, 0.0), 3) for name, seconds in after.items()
     }
     with written_whole(out / "timing.json") as partial:
         Path(partial).write_text(json.dumps(timing, indent=1) + "\n", encoding="utf-8")
-    return timing

@@ -43,7 +43,7 @@ class PublishedBenchmark(Benchmark):
 
     def __init__(self, name: str, title: str, media: Sequence[str | os.PathLike], limit: int | None = None):
         self.name, self.title, self.limit = name, title, limit
-        self.files = MediaFolders(media)
+        self._folders = MediaFolders(media)
         self.problems: list[Problem] = []
         self.left_out = 0
         self._items: dict[str, list[Item]] = {}
@@ -96,7 +96,7 @@ class PublishedBenchmark(Benchmark):
         """Note where a medium is. Returns what is missing, or ""."""
         paths = []
         for name in names:
-            path = next(filter(None, map(self.files.find, name.split("|"))), None)
+            path = next(filter(None, map(self._folders.find, name.split("|"))), None)
             if path is None:
                 return name.replace("|", " or ")
             paths.append(path)

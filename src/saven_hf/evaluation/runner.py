@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from ..data.prompts import LETTERS
@@ -144,11 +146,11 @@ def run(
 
 
 def wait_for_all() -> None:
-    """Until all processes are here."""
+    """Until all processes are here, however long the slowest takes."""
     if process_share()[1] > 1:
         from accelerate import PartialState
 
-        PartialState().wait_for_everyone()
+        PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30)).wait_for_everyone()
 
 
 def _join(path: Path, parts: Path, first: int, last: int, rank: int) -> None:

@@ -90,7 +90,6 @@ def markdown(summary: dict[str, Any], title: str, notes: Iterable[str] = ()) -> 
         for own in found.get("tables", ()):
             lines += [f"## {own.title}", "", *table(own.header, own.rows)]
     lines += _stability_tables(summary)
-    lines += _time_tables(summary)
     return "\n".join(lines)
 
 
@@ -328,15 +327,6 @@ def _stability_tables(summary: dict[str, Any]) -> list[str]:
         "Accuracy over a share of the videos, drawn 200 times: mean, standard deviation, and 5th to 95th percentile."
     )
     return ["## Stability", "", note, "", *table(["benchmark", "of the videos", "accuracy, %", "p5 to p95"], rows)]
-
-
-def _time_tables(summary: dict[str, Any]) -> list[str]:
-    seconds = {name: value for name, value in summary.get("seconds", {}).items() if value}
-    total = sum(seconds.values())
-    if not total:
-        return []
-    rows = [[name, f"{value:.1f}", f"{100 * value / total:.1f}"] for name, value in seconds.items()]
-    return ["## Time", "", *table(["part", "seconds", "% of the time in the model and its media"], rows)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -191,13 +191,16 @@ def evaluate_with(
     controls: Sequence[str],
     videos: int = DEFAULT_VIDEOS,
     media_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    per_format: int = DEFAULT_PER_FORMAT,
+    forms: Sequence[str] = ("choice", "open"),
     progress: bool = True,
     protocols: Sequence[str] = ("generate",),
-    **benchmark,
 ) -> dict[str, Any]:
     """`evaluate_world` for any adapter."""
     folder = Path(media_dir) if media_dir is not None else Path(out_dir) / "videos"
-    worlds = [WorldBenchmark(split, videos, folder, **benchmark) for split in splits]
+    asked = {"seed": seed, "per_format": per_format, "forms": forms}
+    worlds = [WorldBenchmark(split, videos, folder, **asked) for split in splits]
     return evaluate(
-        worlds, adapter, out_dir, controls, protocols, progress, "The world", benchmark, lambda control: control.forms
+        worlds, adapter, out_dir, controls, protocols, progress, "The world", asked, lambda control: control.forms
     )
