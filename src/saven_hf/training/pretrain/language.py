@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
@@ -46,7 +47,7 @@ from ...world.vocabulary import (
 from .loop import CHECKPOINT, config_settings, fit
 
 
-PLACEHOLDER = "<|video|>"
+PLACEHOLDER, TIMELINE = "<|video|>", "timeline.safetensors"
 IGNORED = -100  # label of a token that is not asked for
 POOLED_BATCHES = 8  # drawn at once, and sorted by length
 
@@ -117,6 +118,24 @@ def _events(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     return pictures, picture_times, sounds, sound_times
 
 
+def moments_of(scene: Scene, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a scene holds at `moments (n,)` microseconds: rows `(n, 11)` and times `(n, 4)`, as in a `Timeline`.
+
+    Before its first event it is what begins there, after its last one what has ended.
+    """
+    pictures, picture_times, sounds, sound_times = _events(scene)
+    rows = np.zeros((len(moments), len(ATTRIBUTES)), dtype=np.int64)
+    times = np.zeros((len(moments), 4), dtype=np.int64)
+    for events, spans, columns, dates in (
+        (pictures, picture_times, slice(0, 6), slice(0, 2)),
+        (sounds, sound_times, slice(6, 11), slice(2, 4)),
+    ):
+        at = np.clip(np.searchsorted(spans[:, 0], moments, side="right") - 1, 0, len(spans) - 1)
+        rows[:, columns] = events[at]
+        times[:, dates] = spans[at]
+    return rows, times
+
+
 def draw_timeline(
     scene: Scene,
     asked: list[int],
@@ -134,22 +153,12 @@ def draw_timeline(
         forget: probability that an attribute of a moment is missing, here and for each moment alone.
         blur: standard deviation of each time told, and of the moment looked at, in microseconds.
     """
-    pictures, picture_times, sounds, sound_times = _events(scene)
     windows = max(1, math.ceil(scene.duration / (window_seconds * 1e6)))
     window_queries = math.ceil(scene.duration / windows / (rng.uniform(*spacing) * 1e6))
     count = windows * window_queries
     anchors = (np.arange(count) + 0.5) * scene.duration / count
     moments = np.concatenate([anchors, np.array(asked, dtype=float)])
-    looked = moments + rng.normal(0, blur, len(moments))
-    rows = np.zeros((len(moments), len(ATTRIBUTES)), dtype=np.int64)
-    times = np.zeros((len(moments), 4), dtype=np.int64)
-    for events, spans, columns, dates in (
-        (pictures, picture_times, slice(0, 6), slice(0, 2)),
-        (sounds, sound_times, slice(6, 11), slice(2, 4)),
-    ):
-        at = np.clip(np.searchsorted(spans[:, 0], looked, side="right") - 1, 0, len(spans) - 1)
-        rows[:, columns] = events[at]
-        times[:, dates] = spans[at]
+    rows, times = moments_of(scene, moments + rng.normal(0, blur, len(moments)))
     # A window ends what it cannot see beyond.
     edges = np.arange(windows + 1) * scene.duration / windows
     of_window = np.repeat(np.arange(windows), window_queries)
@@ -367,7 +376,8 @@ def pretrain_language(
     """Pretrain a tiny Qwen2 on timelines of the world's training scenes; goes on where a killed run stopped.
 
     Args:
-        output_dir: gets the language model, as `from_pretrained` loads it, and `losses.jsonl`.
+        output_dir: gets the language model, as `from_pretrained` loads it, `timeline.safetensors`, how its moments
+            are made, and `losses.jsonl`.
         tokenizer: with the placeholder `<|video|>` among its tokens (see `train_tokenizer`).
         steps, batch_size: optimizer steps and conversations a step.
         config: of the language model; `tiny_language_config` if None.
@@ -418,5 +428,6 @@ def pretrain_language(
     if done:
         # Without the tokenizer: beside a Qwen2, AutoTokenizer would read it as Qwen2's, which cuts times otherwise.
         reader.language_model.save_pretrained(out)
+        save_file({name: value.contiguous() for name, value in reader.timeline.state_dict().items()}, out / TIMELINE)
         (out / CHECKPOINT).unlink()
     return out

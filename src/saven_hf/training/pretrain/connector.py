@@ -1,0 +1,133 @@
+"""The tiny connector, pretrained to say moments as the language model has learnt to read them.
+
+The language model was pretrained on *timelines* (`language.py`): vectors of what a scene holds at evenly spaced
+moments. Here the resampler learns to make the same vectors of what the towers saw and heard, one for each of its
+queries and for each time that is asked about. Through a small frozen language model alone, captions had taught it
+nothing of picture and sound after 120 updates; told what each query should say, it learns from all of them in each.
+Our decision: the paper's connector starts from nothing, in front of a language model that forgives much.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ...savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
+from ...savenvideo.tower_features import TowerFeatures
+from ...world.scenes import Scene
+from ..cache import FeatureCache
+from .language import TIMELINE, TimelineEmbedding, moments_of
+from .loop import CHECKPOINT, fit
+
+
+_MOST_ASKED = 6  # times a video is asked about in a step
+_SHIFT_STEP_US = 100_000
+
+
+def pretrain_connector(
+    output_dir: str | os.PathLike,
+    model: SAVEnVideoForConditionalGeneration,
+    tokenizer,
+    language_dir: str | os.PathLike,
+    scenes: Sequence[Scene],
+    videos: Sequence[str | os.PathLike],
+    cache: str | os.PathLike,
+    *,
+    steps: int = 400,
+    batch_size: int = 16,
+    learning_rate: float = 2e-3,
+    shift_seconds: float = 300.0,
+    seed: int = 0,
+    stop_after: int | None = None,
+    progress: bool = True,
+) -> bool:
+    """Train the resampler and the time projection of `model` in place; goes on where a killed run stopped.
+
+    Args:
+        output_dir: gets `losses.jsonl` and, until training is complete, a checkpoint.
+        model: of `avts`, with the language model of `language_dir`.
+        tokenizer: of the language model.
+        language_dir: folder that `pretrain_language` wrote.
+        scenes, videos: the scenes and their files, in the same order.
+        cache: encoder outputs of the videos, see `build_cache`.
+        batch_size: videos of a step.
+        shift_seconds: the clock of half of the videos starts up to so much later.
+        stop_after: leave after this many steps, with a checkpoint.
+
+    Returns:
+        Whether training is complete.
+
+    Raises:
+        PretrainError: the folder was begun with other settings.
+        NotCachedError: a video is not in the cache.
+    """
+    features = FeatureCache(cache)
+    words = model.get_input_embeddings().weight.detach()
+    timeline = TimelineEmbedding(tokenizer, words.shape[1], list(model.config.time_periods))
+    timeline.load_state_dict(load_file(Path(language_dir, TIMELINE)))
+    timeline.requires_grad_(False)
+    inner = model.model
+    learner = nn.ModuleList([inner.resampler, inner.temporal_projection])
+    model.requires_grad_(False)
+    learner.requires_grad_(True)
+
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, 1 + step])
+        media, asked, targets = [], [], []
+        for at in rng.choice(len(scenes), batch_size, replace=False):
+            medium = features[videos[at]]
+            count = int(rng.integers(1, _MOST_ASKED + 1))
+            times = np.sort(rng.integers(0, scenes[at].duration, count))
+            offset = int(rng.integers(round(shift_seconds * 10) + 1)) * _SHIFT_STEP_US * int(rng.random() < 0.5)
+            media.append(medium.shifted(offset) if offset else medium)
+            asked.append(times + offset)
+            rows, dates, is_asked = _truth(scenes[at], media[-1], asked[-1], offset, inner)
+            with torch.no_grad():
+                targets.append(timeline(*map(torch.from_numpy, (rows, dates, is_asked)), words))
+        with torch.autocast(words.device.type, torch.bfloat16):
+            told = inner.resolve_media(_questions(asked), {"video": media}).pooler_output
+        target = torch.cat(targets)
+        missed = (torch.cat(list(told)).float() - target).square().mean() / target.var()
+        return missed, {"explained": 1 - missed.item()}
+
+    complete = fit(
+        learner, loss_of, output_dir, steps=steps, learning_rate=learning_rate, optimizer="muon", warmup=0.05,
+        settings={"batch_size": batch_size, "seed": seed, "shift_seconds": shift_seconds, "videos": len(videos)},
+        stop_after=stop_after, progress=progress,
+    )  # fmt: skip
+    if complete:
+        (Path(output_dir) / CHECKPOINT).unlink(missing_ok=True)
+    model.eval()
+    return complete
+
+
+def _truth(
+    scene: Scene, medium: TowerFeatures, asked: np.ndarray, offset: int, model
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, times and which are asked about, of what the connector should say of a medium: a token for each query of
+    each window, then one for each time in question."""
+    queries = model.config.queries_per_window
+    windows = model.layout.plan(medium.frame_times.tolist(), medium.column_times.tolist(), medium.duration)
+    edges = np.array([(window.start, window.end) for window in windows])
+    anchors = edges[:, :1] + (edges[:, 1:] - edges[:, :1]) * (np.arange(queries) + 0.5) / queries
+    rows, times = moments_of(scene, np.concatenate([anchors.ravel(), asked]) - offset)
+    times += offset
+    low, high = (np.repeat(edges[:, at], queries)[:, None] for at in (0, 1))
+    count = anchors.size
+    times[:count] = np.clip(times[:count], low, high)
+    times[count:] = asked[:, None]
+    return rows, times, np.arange(len(rows)) >= count
+
+
+def _questions(asked: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    longest = max(map(len, asked))
+    times, mask = torch.zeros(len(asked), longest, dtype=torch.int64), torch.zeros(len(asked), longest).bool()
+    for row, one in enumerate(asked):
+        times[row, : len(one)], mask[row, : len(one)] = torch.from_numpy(one), True
+    return {"query_times": times, "query_times_mask": mask}
