@@ -288,7 +288,7 @@ class TestErrors:
         [
             ({"resampler_heads": 5}, r"resampler_hidden_size \(24\).*resampler_heads \(5\)"),
             ({"time_periods": [1.0, 0.0]}, "time_periods"),
-            ({"vision_config": {"model_type": "clip_vision_model"}}, "clip_vision_model"),
+            ({"vision_config": {"model_type": "dinov2"}}, "dinov2"),
             ({"text_config": {"model_type": "no_such_model"}}, "no_such_model"),
             ({"audio_config": {"patch_size": 8, "num_mel_bins": 128}}, "patch_size is 8"),
         ],
