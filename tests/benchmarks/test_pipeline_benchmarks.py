@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def run(name: str, *words: str, monkeypatch) -> None:
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", [name, *words])
     monkeypatch.setattr(sys, "path", list(sys.path))
