@@ -28,6 +28,11 @@ def start(tmp_path_factory):
     return save_small_model(tmp_path_factory.mktemp("start"))
 
 
+@pytest.fixture(scope="module")
+def qformer(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("qformer"), **QFORMER)
+
+
 def recipe(start, folder, **settings):
     values = {
         "model": start,
@@ -238,10 +243,6 @@ def said(text):
 
 class TestCausalQFormer:
     """Its diversity loss, and a step on every mix of modalities, with a speech tower."""
-
-    @pytest.fixture(scope="class")
-    def qformer(self, tmp_path_factory):
-        return save_small_model(tmp_path_factory.mktemp("qformer"), **QFORMER)
 
     @pytest.mark.parametrize("stage", ["align-audio", "saven"])
     def test_one_step_on_every_mix_of_modalities(self, qformer, tmp_path, stage):
