@@ -82,6 +82,8 @@ def test_what_a_check_failed_is_left_out_and_counted(tmp_path):
     assert len(ids(tmp_path / "out")) == 10 and not done["left_out"]  # leakage spoils a test, not an example
     done = build_savenvid([good, leaking], tmp_path / "out", licences=LICENCES, require=["leakage"])
     assert ids(tmp_path / "out") == [f"a-{at}" for at in range(5)] and done["left_out"] == {"leakage": 5}
+    # Captions of a video without a question are kept, to learn from.
+    assert {row["video_id"] for row in read_rows(tmp_path / "out", "captions")} == {"a", "b"}
     assert "Left out were: 5 for leakage." in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(DataError, match="no question of a split 'train' is left.*'leakage': 5"):
         build_savenvid([leaking], tmp_path / "none", licences=LICENCES, require=["leakage"])

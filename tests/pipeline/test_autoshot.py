@@ -131,7 +131,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     for name, problem in (
         ("shape", "has the shape"),
         ("empty", "no dictionary"),
-        ("text", "damaged"),
+        ("text", "was not read"),
         ("x", "no file"),
     ):
         with pytest.raises(CheckpointError, match=problem):

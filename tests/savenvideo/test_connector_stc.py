@@ -69,6 +69,15 @@ class TestParity:
             media[1].tolist(), [], frames * 1_000_000
         )
 
+    def test_faint_channels_are_where_the_epsilon_of_the_norm_shows(self):
+        model = shaken_model(**PUBLISHED)
+        for name, parameter in model.model.resampler.named_parameters():
+            if name.endswith("conv.weight"):
+                parameter.mul_(3e-3)
+        media = sample(2, columns=0)
+        expected = restated_stc(media[0], weights_of(model.model.resampler))
+        torch.testing.assert_close(connect(model, *media).window_tokens[0].double(), expected, rtol=0, atol=1e-4)
+
     @pytest.mark.parametrize("stages", [1, 3])
     def test_another_depth_and_width(self, stages):
         model = shaken_model(**PUBLISHED | {"stc_depth": stages, "resampler_hidden_size": 24})

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from saven_hf import load
+from saven_hf import SAVEnVideoConfig, SAVEnVideoProcessor, load
 from saven_hf.data import validate_messages
 from saven_hf.training import recipe as recipes
 from saven_hf.training import tiny
@@ -15,7 +15,8 @@ from saven_hf.training.tiny import ROWS, TinyPlan, scenes_of, train_tiny, write_
 from saven_hf.world.conversations import TURNS
 
 
-PLAN = TinyPlan(videos=2, short_videos=1, rows=2, language_steps=2, vision_steps=2, audio_steps=2, workers=1)
+STEPS = dict.fromkeys(("language_steps", "vision_steps", "audio_steps", "connector_steps"), 2)
+PLAN = TinyPlan(videos=2, short_videos=1, rows=2, workers=1, **STEPS)
 
 
 @pytest.fixture
@@ -65,6 +66,17 @@ def test_rows_are_messages_about_scenes_of_training(tmp_path):
         report = validate_messages(tmp_path / "rows" / f"{stage}.jsonl")
         # A sort of row that a scene is too long for is left out.
         assert not report.problems and 3 <= report.rows <= 6
+
+
+def test_times_are_three_tokens_through_every_folder(tmp_path):
+    """A tokenizer that is loaded as Qwen2's cuts them into digits, which the language model has never read."""
+    tokenizer = tiny._tokenizer(tmp_path / "tokenizer")
+    processor = SAVEnVideoProcessor.from_components(tokenizer, config=SAVEnVideoConfig())
+    processor.save_pretrained(tmp_path / "saved")
+    SAVEnVideoConfig().save_pretrained(tmp_path / "saved")
+    again = SAVEnVideoProcessor.from_pretrained(tmp_path / "saved").tokenizer
+    for one in (tiny._tokenizer(tmp_path / "tokenizer"), again):
+        assert one.tokenize("at 00:01:15.100")[-3:] == ["Ġ00:01:", "15", ".100"]
 
 
 def test_short_scenes_come_first():

@@ -164,7 +164,7 @@ def _build(
     if twice:
         raise DataError(f"the video {twice[0]!r} is in more than one folder: give each once.")
     videos = _kept(videos, require, accepted, against, split, left_out)
-    if not videos:
+    if not any(video.questions for video in videos):
         tried = ", ".join(map(os.fspath, folders))
         raise DataError(f"no question of a split {split!r} is left in {tried}; left out were {dict(left_out)}.")
 
@@ -318,7 +318,7 @@ def _kept(
             for row in video.questions
             if (reviewed := _reviewed(_checked(row, video), require, accepted, left_out)) is not None
         ]
-        if video.questions:
+        if video.questions or split == TRAIN:  # captions are worth learning from by themselves
             kept.append(video)
     return _interleaved(kept)
 

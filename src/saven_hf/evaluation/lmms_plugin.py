@@ -22,7 +22,8 @@ from .benchmarks import Benchmark, Item, Pair
 
 
 MODEL_ID = "saven"
-_UTILS = "from saven_hf.evaluation.lmms_plugin import accuracy, doc_to_messages, doc_to_target, process_results\n"
+_FUNCTIONS = ("doc_to_messages", "doc_to_text", "doc_to_visual", "doc_to_target", "process_results")
+_UTILS = f"from saven_hf.evaluation.lmms_plugin import accuracy, {', '.join(_FUNCTIONS)}\n"
 _SCORED = ("choice", "words", "range", "transcript")  # a caption has no verdict of its own
 
 
@@ -63,8 +64,7 @@ def write_task(benchmark: Benchmark, out_dir: str | os.PathLike, max_new_tokens:
     yaml = "\n".join([
         f"task: {benchmark.name}", "dataset_path: json", "dataset_kwargs:", "  data_files:",
         f"    test: {json.dumps(str((folder / 'items.jsonl').resolve()))}", "test_split: test",
-        "output_type: generate_until", "doc_to_messages: !function utils.doc_to_messages",
-        "doc_to_target: !function utils.doc_to_target", "process_results: !function utils.process_results",
+        "output_type: generate_until", *(f"{name}: !function utils.{name}" for name in _FUNCTIONS),
         "generation_kwargs:", f"  max_new_tokens: {max_new_tokens}", "  temperature: 0", "  do_sample: false",
         "metric_list:", "  - metric: accuracy", "    aggregation: !function utils.accuracy",
         "    higher_is_better: true", "metadata:", "  version: 1.0", "",
@@ -82,6 +82,14 @@ def write_task(benchmark: Benchmark, out_dir: str | os.PathLike, max_new_tokens:
 def doc_to_messages(doc: dict[str, Any], lmms_eval_specific_kwargs: dict | None = None) -> list[dict[str, Any]]:
     media = [{"type": _kind(path), "url": path} for path in doc["files"]]
     return [{"role": "user", "content": [*media, {"type": "text", "text": doc["prompt"]}]}]
+
+
+def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict | None = None) -> str:
+    return doc["prompt"]
+
+
+def doc_to_visual(doc: dict[str, Any]) -> list[str]:
+    return list(doc["files"])
 
 
 def doc_to_target(doc: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from ..world.splits import sample_scene
 from ..world.video import write_video, written_whole
 from .cache import build_cache, list_media
 from .pretrain.audio import pretrain_audio
+from .pretrain.connector import pretrain_connector
 from .pretrain.language import pretrain_language
 from .pretrain.tokenizer import train_tokenizer
 from .pretrain.vision import pretrain_vision
@@ -104,6 +105,7 @@ class TinyPlan:
     language_steps: int = 3400
     vision_steps: int = 3000
     audio_steps: int = 2000
+    connector_steps: int = 420
     workers: int = 2
 
 
@@ -111,7 +113,8 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     """Train the tiny model from nothing; run it again after an interruption.
 
     Args:
-        output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, a folder a stage, `model`.
+        output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, `connector`, a folder a
+            stage, and `model`.
         plan: how much of everything.
 
     Returns:
@@ -123,9 +126,9 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
     _side_by_side(plan.workers, [(make, out, plan) for make in (_language, _vision, _audio, _videos)])
     model, processor = assemble(out)
     cache_videos(out, model, processor)
+    folder = _connector(out, plan, model, processor)
     del model
     write_rows(out / "rows", plan)
-    folder = out / "init"
     for stage in ROWS:
         trained = out / stage / "merged" if stage in ("temporal", "saven") else out / stage
         if (trained / "model.safetensors").is_file():
@@ -171,7 +174,23 @@ def _audio(out: Path, plan: TinyPlan) -> None:
 
 
 def _videos(out: Path, plan: TinyPlan) -> None:
-    write_videos(out / "videos", plan)
+    write_videos(out, plan)
+
+
+def _connector(out: Path, plan: TinyPlan, model: SAVEnVideoForConditionalGeneration, processor) -> Path:
+    folder = out / "connector"
+    if not _is_there(folder):
+        scenes = list(scenes_of(plan))
+        videos = [_video(out, scene) for scene in scenes]
+        parts = (model, processor.tokenizer, out / "language", scenes, videos, out / "cache")
+        pretrain_connector(folder, *parts, steps=plan.connector_steps)
+        processor.save_pretrained(folder)
+        model.save_pretrained(folder)
+    return folder
+
+
+def _video(out: Path, scene: Scene) -> Path:
+    return out / "videos" / f"{scene.video_id}.mp4"
 
 
 def _is_there(folder: Path) -> bool:
@@ -222,11 +241,11 @@ def scenes_of(plan: TinyPlan) -> Iterator[Scene]:
         yield sample_scene(first + plan.short_videos + number)
 
 
-def write_videos(folder: Path, plan: TinyPlan) -> None:
-    """Every scene as an H.264/AAC file."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_videos(out: Path, plan: TinyPlan) -> None:
+    """Every scene as an H.264/AAC file, in `videos`."""
+    (out / "videos").mkdir(parents=True, exist_ok=True)
     for scene in tqdm(scenes_of(plan), total=plan.short_videos + plan.videos, desc="videos", unit="video"):
-        path = folder / f"{scene.video_id}.mp4"
+        path = _video(out, scene)
         if not path.is_file():
             write_video(scene, path)
 

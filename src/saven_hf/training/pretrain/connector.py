@@ -80,7 +80,7 @@ def pretrain_connector(
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 1 + step])
         media, asked, targets = [], [], []
-        for at in rng.choice(len(scenes), batch_size, replace=False):
+        for at in rng.choice(len(scenes), min(batch_size, len(scenes)), replace=False):
             medium = features[videos[at]]
             count = int(rng.integers(1, _MOST_ASKED + 1))
             times = np.sort(rng.integers(0, scenes[at].duration, count))
