@@ -114,9 +114,9 @@ def build_dataset(
         progress: show bars.
 
     Returns:
-        {"out", "videos", "quarantined", "segments", "questions", "sft", "hours", "duplicates"}, and of this run "stages"
-        ({stage: {"videos", "seconds"}}) and "usage" (calls, tokens, cost; empty without models). With slurm {"out",
-        "videos", "job"}.
+        {"out", "videos", "quarantined", "segments", "questions", "sft", "hours", "duplicates"}, and of this run
+        "stages" ({stage: {"videos", "seconds"}}) and "usage" (calls, tokens, cost; empty without models). With slurm
+        {"out", "videos", "job"}.
 
     Raises:
         PipelineError: bad arguments, or another folder at `out`.
