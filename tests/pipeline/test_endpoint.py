@@ -5,6 +5,7 @@ import time
 import pytest
 from openai_server import good_reply, serving
 
+from saven_hf.pipeline import build_dataset
 from saven_hf.pipeline.annotators.endpoint import EndpointAnnotator
 from saven_hf.pipeline.annotators.prompted import Request
 from saven_hf.pipeline.errors import AnnotatorError, ReplyError, ServiceError
@@ -130,6 +131,15 @@ def test_a_video_through_all_stages_with_every_fault_once(clip_path, tmp_path):
     kinds = [body["messages"][-1]["content"] for body in server.requests]
     images = [content for content in kinds if isinstance(content, list) and content[0]["type"] == "image_url"]
     assert all(len(content) == 3 for content in images)  # two frames and the text
+
+
+def test_a_build_says_what_it_spent(clip_path, tmp_path):
+    with serving(good_reply) as server:
+        options = {"base_url": server.url, "text_model": "m", "frames": 2, "longest_side": 64, "price_out": 10.0}
+        result = build_dataset([clip_path], tmp_path / "out", Settings("endpoint", options), progress=False)
+    assert result["usage"]["calls"] == len(server.requests) > 20
+    assert result["usage"]["cost"] == pytest.approx(10 * len(server.requests) * 10 / 1e6)
+    assert result["questions"] == 5
 
 
 def test_a_reply_that_breaks_a_rule_is_asked_for_again_with_what_is_wrong(clip_path, tmp_path):

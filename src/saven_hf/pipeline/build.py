@@ -114,8 +114,9 @@ def build_dataset(
         progress: show bars.
 
     Returns:
-        {"out", "videos", "quarantined", "segments", "questions", "sft", "hours", "duplicates", "job" (slurm), "usage",
-        "stages": {stage: {"videos", "seconds"}} of this run}.
+        {"out", "videos", "quarantined", "segments", "questions", "sft", "hours", "duplicates"}, and of this run
+        "stages" ({stage: {"videos", "seconds"}}) and "usage" (calls, tokens, cost; empty without models). With slurm
+        {"out", "videos", "job"}.
 
     Raises:
         PipelineError: bad arguments, or another folder at `out`.
@@ -146,7 +147,8 @@ def build_dataset(
     if job is not None:
         return {"out": str(out), "videos": len(found), "job": job}
     stages = {stage: {"videos": seen.counts[stage], "seconds": round(seen.seconds[stage], 2)} for stage in STAGES}
-    return assemble(out, **options) | {"stages": stages}
+    usage = {name: round(count, 4) for name, count in sorted(seen.usage.items())}
+    return assemble(out, **options) | {"stages": stages, "usage": usage}
 
 
 def assemble(

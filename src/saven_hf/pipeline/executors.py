@@ -49,6 +49,7 @@ class Share:
         try:
             yield from worker.run(tasks[rank::world_size])
         finally:
+            worker.log_usage()
             worker.annotator.close()
 
 

@@ -29,6 +29,7 @@ class Progress:
             path.unlink()
         self.seconds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.usage: Counter[str] = Counter()
         self.failed = 0
         self._bars = [
             tqdm(total=videos, desc=f"{stage:9}", unit="video", position=at, disable=not show, dynamic_ncols=True)
@@ -64,6 +65,9 @@ class Progress:
 
     def _update(self) -> None:
         for event in self._new_events():
+            if "usage" in event:
+                self.usage.update(event["usage"])
+                continue
             at = STAGES.index(event["stage"])
             if event.get("failed"):
                 self.failed += 1

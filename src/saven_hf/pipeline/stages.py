@@ -181,6 +181,12 @@ class Worker:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def log_usage(self) -> None:
+        """Write into the task's log what the annotator spent."""
+        used = self.annotator.usage()
+        if used:
+            self._log(usage=used)
+
     def run_video(self, task: VideoTask) -> dict | None:
         """All stages of a video that are not done yet.
 
