@@ -53,12 +53,12 @@ def test_golden_questions_of_ones_own(copy, tmp_path, capsys):
     path.write_text(json.dumps(settings | {"suppress_tokens": [one for one in range(320) if one != says]}))
     golden = tmp_path / "golden.jsonl"
     rows = [{"question": "Say something.", "answer": ["y", "x" * 32]}, {"question": "Or?", "answer": "z"}]
-    golden.write_text(json.dumps(rows[0]) + "\n")
-    assert main(["verify", str(copy), "--device", "cpu", "--questions", str(golden), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["passed"] is True
     golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    answer = checks_of(verify(copy, "cpu", golden))["golden questions"]
-    assert answer.passed is False and "1 of 2 right, 2 needed; 'Or?' got 'xxx" in answer.detail
+    assert main(["verify", str(copy), "--device", "cpu", "--questions", str(golden), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    [answer] = [check for check in result["checks"] if check["name"] == "golden questions"]
+    assert [check["name"] for check in result["checks"] if check["passed"] is False] == ["golden questions"]
+    assert "1 of 2 right, 2 needed; 'Or?' got 'xxx" in answer["detail"] and result["passed"] is False
 
 
 def lose(folder, name):
@@ -112,6 +112,7 @@ def test_damage_is_told_without_loading(copy, case):
     assert re.search(message, failed.detail), failed.detail
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_look_or_listen_is_told(copy):
     """Connector weights of zero give every medium the same tokens."""
     state = load_file(copy / "model.safetensors")

@@ -300,12 +300,13 @@ def _behaviour(model, processor, video: Path, other: Path) -> Iterator[Check]:
         with torch.no_grad():
             return model(**batch, logits_to_keep=1).logits[:, -1].float()
 
-    alone, elsewhere = last_logits(inputs(video)), last_logits(inputs(other))
+    one = inputs(video)
+    alone, elsewhere = last_logits(one), last_logits(inputs(other))
     if not torch.isfinite(alone).all():
         yield Check("numbers", False, f"the logits are not finite in {model.dtype}: try another dtype or device")
         return
     spread = alone.std().item()
-    again, together = last_logits(inputs(video)), last_logits(inputs(video, other))
+    again, together = last_logits(one), last_logits(inputs(video, other))
     # A batch is computed by other kernels; what they round is small beside what the logits say.
     drift = max((together[0] - alone[0]).abs().max().item(), (together[1] - elsewhere[0]).abs().max().item()) / spread
     limit = 0.25 if model.dtype in (torch.bfloat16, torch.float16) else 1e-3
