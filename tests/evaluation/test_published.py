@@ -483,10 +483,9 @@ def test_files_that_are_no_benchmarks(tmp_path, name, content, said):
         list(read_rows(tmp_path / name)) or OpenQA(tmp_path / name)
 
 
-def test_names_that_lead_out_of_the_folder_find_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["../secret.mp4", "../inside.mp4", "x/../inside.mp4"])
+def test_names_that_lead_out_of_the_folder_find_nothing(tmp_path, name):
     media(tmp_path, "secret.mp4", "data/inside.mp4")
-    (tmp_path / "data" / "mine.jsonl").write_text(
-        json.dumps({"video": "../secret.mp4", "question": "?", "answer": "x"})
-    )
+    (tmp_path / "data" / "mine.jsonl").write_text(json.dumps({"video": name, "question": "?", "answer": "x"}))
     with pytest.raises(BenchmarkFileError, match="1 missing_media"):
         OpenQA(tmp_path / "data")
