@@ -23,9 +23,9 @@ def test_ask_prints_answer_and_what_was_fed(clip, capsys):
     assert main(["ask", str(clip), "What is heard from 00:00:03 to 00:00:06?", "--max-new-tokens", "4"]) == 0
     out = capsys.readouterr().out
     assert "? What is heard from 00:00:03 to 00:00:06?" in out
-    assert "fed: 16 frames at 0.36, 1.12" in out
+    assert "fed: 48 frames at 0.12, 0.36" in out  # four a second
     assert "12.0 s of sound, of 12.0 s" in out
-    assert "Note: the weights of this tiny model are untrained" in out
+    assert "Note: this tiny model was trained on the procedural world" in out
 
 
 def test_ask_json_is_the_shape_that_programs_rely_on(clip, capsys):
@@ -36,10 +36,10 @@ def test_ask_json_is_the_shape_that_programs_rely_on(clip, capsys):
     fed = result["fed"]
     assert set(fed) == {"frames", "frame_times", "audio_seconds", "video_seconds", "tokens", "seconds"}
     assert set(fed["seconds"]) == {"decode", "encode", "prefill", "generate"}
-    # Midpoints of four equal bins of 12 s; two windows of 16 queries and the one time that was asked for.
+    # Midpoints of four equal bins of 12 s; a window of 48 queries and the one time that was asked for.
     assert fed["frames"] == 4
     assert fed["frame_times"] == pytest.approx([1.5, 4.5, 7.5, 10.5], abs=0.04)
-    assert fed["tokens"] == 2 * 16 + 1
+    assert fed["tokens"] == 48 + 1
 
 
 def test_a_session_on_a_memory_says_what_it_was_made_of(clip):
@@ -139,7 +139,7 @@ def test_command_refuses_a_bad_file_before_it_loads_anything_heavy(tmp_path):
 def test_command_answers_about_a_good_file(clip):
     result = command("ask", clip, "What is this?", "--max-new-tokens", "2", "--json")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout.splitlines()[0])["fed"]["frames"] == 16
+    assert json.loads(result.stdout.splitlines()[0])["fed"]["frames"] == 48
 
 
 @pytest.mark.parametrize("words", [["--json"], ["--sampling", "fps", "--fps=1"], ["--"]])
@@ -203,8 +203,8 @@ def test_unknown_model_is_named_by_plan_and_init(clip, tmp_path, capsys, monkeyp
 def test_plan_json(clip, capsys):
     assert main(["plan", str(clip), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    # Two windows of 16 queries, and the start and the end of the video as the question's times.
-    assert (plan["frames"], plan["windows"], plan["tokens"]) == (16, 2, 34)
+    # A window of 48 queries, and the start and the end of the video as the question's times.
+    assert (plan["frames"], plan["windows"], plan["tokens"]) == (48, 1, 50)
 
 
 def test_plan_of_the_7b_needs_no_weights(clip, capsys):

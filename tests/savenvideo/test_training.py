@@ -241,6 +241,6 @@ class TestSFTTrainer:
         trl.SFTTrainer(
             model=model, args=trl.SFTConfig(**settings), train_dataset=rows, processing_class=processor
         ).train()
-        assert seen[0]["pixel_values_videos"].shape[:2] == (2, 16)
+        assert seen[0]["pixel_values_videos"].shape[:2] == (2, 48)  # 12 s, four frames a second
         assert seen[0]["query_times"].tolist() == [[1_000_000]] * 2
         assert seen[0]["input_features"].shape[0] == 2

@@ -47,8 +47,10 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         choices=("whole", "videollama2"),
         help="whole: frames by time and all of the sound; videollama2: as published with that model (docs/peers.md)",
     )
-    group.add_argument("--num-frames", type=positive(int), help="how many frames, for all but fps")
-    group.add_argument("--fps", type=positive(float), help="frames a second, for --sampling fps")
+    group.add_argument(
+        "--num-frames", type=positive(int), help="how many frames, for all but fps; by itself it means uniform"
+    )
+    group.add_argument("--fps", type=positive(float), help="frames a second; by itself it means --sampling fps")
     group.add_argument(
         "--max-frames", type=positive(int), help="most frames for --sampling fps; beyond, they are spread evenly"
     )
@@ -56,8 +58,11 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def sampling(args: argparse.Namespace) -> dict:
     given = {name: getattr(args, name) for name in ("sampling", "num_frames", "fps", "max_frames", "preprocessing")}
-    if given["fps"] is not None and given["sampling"] is None:
-        given["sampling"] = "fps"
+    if given["sampling"] is None:
+        # Whatever the model's processor does by default, what was asked for is not left unheard.
+        given["sampling"] = (
+            "fps" if given["fps"] is not None else "uniform" if given["num_frames"] is not None else None
+        )
     return {name: value for name, value in given.items() if value is not None}
 
 
