@@ -94,7 +94,7 @@ class AVBench(PublishedBenchmark):
         suffix = Path(video.get("path") or "").suffix or ".mp4"
         path = self._spool / f"{Path(str(row.get('video_id') or row.get('id'))).name}{suffix}"
         if not path.is_file() or path.stat().st_size != len(video["bytes"]):
-            from ..world.video import written_whole
+            from ..files import written_whole
 
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as partial:

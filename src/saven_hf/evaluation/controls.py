@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..files import written_whole
 from ..savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 from ..savenvideo.media import open_media
 from ..savenvideo.media_errors import NoFramesError
 from ..savenvideo.media_sniff import import_av
 from ..world.conversations import shift_times
 from ..world.interventions import edit_sound
-from ..world.video import written_whole
 from .benchmarks import FORMS
 
 

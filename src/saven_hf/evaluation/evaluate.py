@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import written_whole
 from ..savenvideo.media_errors import MediaError
 from ..training.cache import process_share
 from ..version import __version__
-from ..world.video import written_whole
 from .adapters import Adapter
 from .benchmarks import FORMS, Benchmark
 from .controls import PLAIN, Control, control_named

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..world.video import written_whole
+from ..files import written_whole
 from .benchmarks import Benchmark, Item, Pair
 
 

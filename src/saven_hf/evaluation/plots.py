@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..world.video import written_whole
+from ..files import written_whole
 from .parsing import parse_range
 
 

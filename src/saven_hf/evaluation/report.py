@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..world.video import written_whole
+from ..files import written_whole
 from .benchmarks import Benchmark
 from .controls import PLAIN, Control
 from .statistics import (

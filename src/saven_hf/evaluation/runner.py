@@ -17,11 +17,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.prompts import LETTERS
+from ..files import written_whole
 from ..savenvideo.media import open_media
 from ..savenvideo.media_errors import MediaError, NoFramesError
 from ..training.cache import process_share
 from ..version import __version__
-from ..world.video import written_whole
 from .adapters import Adapter, Asked, ProtocolError
 from .benchmarks import FORMS, Benchmark, Item, Pair
 from .controls import PLAIN, Control, ControlError

@@ -36,8 +36,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from ..data.messages import media_of, read_messages
+from ..files import written_whole
 from ..savenvideo.tower_features import TowerFeatures
-from ..world.video import written_whole
 
 
 FORMAT = "savenvideo-feature-cache-1"

@@ -19,13 +19,14 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from ..files import written_whole
 from ..hub import load, save_plain
 from ..savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS, SAVEnVideoForConditionalGeneration
 from ..savenvideo.processing_savenvideo import SAVEnVideoProcessor
 from ..world.conversations import make_conversation
 from ..world.scenes import Scene
 from ..world.splits import sample_scene
-from ..world.video import write_video, written_whole
+from ..world.video import write_video
 from .cache import build_cache, list_media
 from .pretrain.audio import pretrain_audio
 from .pretrain.connector import pretrain_connector

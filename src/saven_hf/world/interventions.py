@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..files import written_whole
 from ..savenvideo.media import open_media
 from ..savenvideo.media_sniff import import_av
 from .scenes import TICK, Scene, Sound
-from .video import AUDIO_RATE, add_sound, encode_sound, written_whole
+from .video import AUDIO_RATE, add_sound, encode_sound
 from .vocabulary import SILENT
 
 
