@@ -13,14 +13,22 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
     words = ["eval", "--benchmark", "world", "--split", "vfr", "--videos", "1", "--fps", "1", "--out", str(tmp_path)]
     assert main([*words, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["accuracy"] == 0 and "world-vfr" in summary["benchmarks"]
-    assert summary["benchmarks"]["world-vfr"]["plain"]["choice"]["unparsable"] == 9
+    items = (tmp_path / "items" / "world-vfr.plain.jsonl").read_text().splitlines()
+    choices = [item for item in map(json.loads, items) if item["form"] == "choice"]
+    accuracy = sum(item["correct"] for item in choices) / 9
+    assert len(choices) == 9 and summary["accuracy"] == pytest.approx(accuracy)
+    unparsable = sum(item["parsed"] is None for item in choices)
+    assert summary["benchmarks"]["world-vfr"]["plain"]["choice"]["unparsable"] == unparsable
     settings = json.loads((tmp_path / "run.json").read_text())
     assert settings["per_format"] == 3 and settings["forms"] == ["choice", "open"] and settings["seed"] == 0
     # Again, and with other frames: what is there is used, or refused.
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "0.0 % right; tables are in " in out and "decode" in out and "asked 18 of 18 questions" in out
+    assert (
+        f"{100 * accuracy:.1f} % right; tables are in " in out
+        and "decode" in out
+        and "asked 18 of 18 questions" in out
+    )
     assert main([*words, "--fps", "2"]) == 2
     assert "another folder" in capsys.readouterr().err
 
