@@ -54,7 +54,7 @@ CONNECTOR = {
 SAMPLING = {"sampling": "fps", "fps": 4.0, "max_frames": 768}
 NOTICE = (
     "this tiny model was trained on the procedural world of shapes and tones (docs/world.md) and knows nothing else; "
-    "for real video, pass a real model as --model: `saven init-7b` assembles the paper's, to be trained."
+    "for real video, convert VideoLLaMA2.1-7B-AV (docs/peers.md) and pass it as --model."
 )
 
 
