@@ -22,7 +22,7 @@ from transformers import (
 
 import saven_hf
 from saven_hf.cli import main
-from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load
+from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load, save_plain
 from saven_hf.peers.videollama2 import convert_videollama2
 
 
@@ -138,6 +138,16 @@ def test_load_without_weights_is_repeatable_and_says_so(tmp_path, caplog):
     assert "holds no weights" in caplog.text
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_plain_folder_names_no_place_it_came_from(tmp_path, parts):
+    model = saven_hf.SAVEnVideoForConditionalGeneration.from_components(
+        parts / "vision", parts / "audio", parts / "text"
+    )
+    save_plain(tmp_path / "plain", model)
+    written = [path for path in (tmp_path / "plain").iterdir() if path.suffix != ".safetensors"]
+    assert written and not any(str(parts) in path.read_text() for path in written)
+    assert not any(path.suffix == ".py" or "transformers_version" in path.read_text() for path in written)
 
 
 def test_the_7b_is_the_papers():

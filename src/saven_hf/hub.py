@@ -133,8 +133,8 @@ def load(
 def save_plain(folder: str | os.PathLike, *parts) -> None:
     """Save models, processors or configs into a folder as `hub_configs/` holds it.
 
-    Without the source files that a saved model carries, which stand in `savenvideo/`, and without the release of
-    transformers that wrote it, since any in range writes the same.
+    Without the source files that a saved model carries, which stand in `savenvideo/`, without the release of
+    transformers that wrote it, since any in range writes the same, and without the paths that its parts came from.
     """
     for part in parts:
         part.save_pretrained(folder)
@@ -143,6 +143,9 @@ def save_plain(folder: str | os.PathLike, *parts) -> None:
     for path in Path(folder).glob("*config.json"):
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings.pop("transformers_version", None)
+        for part in (settings, *(part for part in settings.values() if isinstance(part, dict))):
+            if "_name_or_path" in part:
+                part["_name_or_path"] = ""
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
