@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 # What the tiny model is, beside its parts. All our decision.
 CONNECTOR = {
     "resampler_hidden_size": 192,
-    "resampler_layers": 3,
+    # Seeing, finding where it begins and ends, and saying when that is take a layer or two each.
+    "resampler_layers": 5,
     "resampler_heads": 4,
     "resampler_intermediate_size": 512,
     "queries_per_window": 48,
@@ -103,10 +104,10 @@ class TinyPlan:
     videos: int = 1000
     short_videos: int = 600
     rows: int = 6
-    language_steps: int = 3400
+    language_steps: int = 2600
     vision_steps: int = 3000
     audio_steps: int = 2000
-    connector_steps: int = 420
+    connector_steps: int = 2000
     workers: int = 2
 
 

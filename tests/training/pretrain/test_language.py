@@ -5,17 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from saven_hf.savenvideo import SAVEnVideoProcessor
 from saven_hf.savenvideo.times import parse_times
 from saven_hf.training.pretrain import language
 from saven_hf.training.pretrain.language import (
-    ASKING,
+    ALL,
     IGNORED,
     NOTHING,
     Course,
     SampleDrawer,
+    TimelineCode,
+    TimelineReader,
     draw_timeline,
     pretrain_language,
     tiny_language_config,
@@ -75,7 +77,7 @@ def test_attributes_are_forgotten_as_often_as_asked():
 
 def test_samples_read_as_the_chat_template_writes_them(tokenizer):
     """What is pretrained on is the prompt that the whole model gets, token for token."""
-    sample = SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), ASKING, 0.0))
+    sample = SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), ALL, 0.0))
     text = tokenizer.decode([token for token in sample.ids])
     turns = text.split("<|im_start|>")[1:]
     messages = []
@@ -88,7 +90,7 @@ def test_samples_read_as_the_chat_template_writes_them(tokenizer):
 
 
 def test_only_answers_are_learnt(tokenizer):
-    sample = SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), ASKING, 0.0))
+    sample = SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), ALL, 0.0))
     learnt = [token for token, label in zip(sample.ids, sample.labels, strict=True) if label != IGNORED]
     said = tokenizer.decode(learnt).split("<|im_end|>\n")
     answers = tokenizer.decode(sample.ids).split("<|im_start|>assistant\n")[1:]
@@ -117,12 +119,87 @@ def test_every_course_gives_samples(tokenizer, course):
         assert any(label != IGNORED for label in drawer.draw(number, course).labels)
 
 
+def test_where_to_look_is_where_the_answer_stands(tokenizer):
+    """From the last word of a name to the moments at which it is there; and from what says a time to the same."""
+    drawer, words = SampleDrawer(tokenizer), language._words(tokenizer)
+    names = times = 0
+    for number in range(12):
+        sample = drawer.draw(number, Course(1.0, (4, 6), {"range": 1.0}, 100.0))
+        tokens = tokenizer.convert_ids_to_tokens(sample.ids)
+        first_moment = len(drawer.user)
+        for position, first, last in sample.names:
+            assert set(sample.ids[first:last]) == {drawer.placeholder}
+            rows = sample.timeline.rows[first - first_moment : last - first_moment]
+            there = {token for row in set(rows.ravel()) for token in tokenizer.convert_ids_to_tokens(words[row])}
+            assert tokens[position] in there
+            start, end = parse_times(tokenizer.decode(sample.ids[position : position + 12]).split("<|im_end|>")[0])[:2]
+            moments = sample.timeline.at[first - first_moment : last - first_moment]
+            assert start <= moments.min() and moments.max() <= end
+            assert all((position + after, first, last) in sample.times for after in (2, 3, 4, 6, 7, 8))
+            names += 1
+        assert all(any(sign.isdigit() for sign in tokens[position + 1]) for position, _, _ in sample.times)
+        times += len(sample.times)
+    assert names > 12 and times == 6 * names
+
+
+def test_a_look_astray_is_dear(tokenizer):
+    torch.manual_seed(0)
+    config = tiny_language_config(tokenizer, intermediate_size=64, num_hidden_layers=1)
+    reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer)
+    samples = [SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), {"range": 1.0}, 0.0))]
+    width = len(samples[0].ids)
+    there = torch.zeros(1, 4, width, width)
+    for position, first, last in samples[0].names + samples[0].times:
+        there[0, 0, position, first:last] = 1 / (last - first)
+    assert float(reader._astray(samples, (there,) * 4)) == pytest.approx(0, abs=1e-3)
+    astray = float(reader._astray(samples, (there, there, there, there / 2)))
+    assert astray == pytest.approx(np.log(2) * 6 / 8, abs=1e-3)  # a name in two layers, and six tokens of its times
+
+
+def test_directions_of_the_code_are_orthogonal(tokenizer):
+    code = TimelineCode(tokenizer, 256)
+    directions = torch.cat([code.table[1:], code.asked[None], code.times / language.TIME_SCALE, code.spoken])
+    assert torch.allclose(directions @ directions.T, torch.eye(len(directions)), atol=1e-5)
+    assert not code.table[NOTHING].any()
+    with pytest.raises(ValueError, match="does not fit a width of 192"):
+        TimelineCode(tokenizer, 192)
+
+
+def test_words_and_times_start_where_the_code_has_them(tokenizer):
+    """The nearest words of a red circle's moment are red and circle; the nearest tokens of a time are its own."""
+    code, embedding = TimelineCode(tokenizer, 256), torch.nn.Embedding(len(tokenizer), 256)
+    torch.nn.init.normal_(embedding.weight, std=0.06)
+    code.begin(embedding)
+    embedding.requires_grad_(False)
+    rows = torch.zeros(1, 11, dtype=torch.int64)
+    rows[0, :2] = torch.tensor([language._ROWS[0]["red"], language._ROWS[1]["circle"]])
+    times = torch.zeros(1, 4, dtype=torch.int64)
+    moment = code(rows, times, torch.zeros(1)) - code(0 * rows, times, torch.zeros(1))
+    nearest = (moment @ embedding.weight.T).topk(2).indices[0].tolist()
+    assert set(tokenizer.convert_ids_to_tokens(nearest)) == {"Ġred", "Ġcircle"}
+
+    seconds = {token: index for token, index in tokenizer.get_vocab().items() if token.isdigit() and len(token) == 2}
+    spoken = language._phases(torch.tensor([3 * 60_000_000 + 37_500_000])) @ code.spoken
+    scores = {token: float(spoken @ embedding.weight[index]) for token, index in seconds.items()}
+    assert max(scores, key=scores.get) == "37"
+
+
+def test_a_time_is_told_by_its_own_directions(tokenizer):
+    code, rows, plain = TimelineCode(tokenizer, 256), torch.zeros(1, 11, dtype=torch.int64), torch.zeros(1)
+    base = code(rows, torch.tensor([[5_000_000] * 4]), plain)
+    for at in range(4):
+        times = torch.tensor([[5_000_000] * 4])
+        times[0, at] += 7_300_000
+        parts = (code(rows, times, plain) - base) @ code.times.T
+        moved = parts.view(4, -1).abs().amax(-1) > 1e-3
+        assert moved.tolist() == [one == at for one in range(4)]
+
+
 def small(tokenizer, out, **settings):
     config = tiny_language_config(
         tokenizer,
-        hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=1,
+        num_hidden_layers=4,
         num_attention_heads=2,
         num_key_value_heads=1,
     )

@@ -22,7 +22,7 @@ from ...savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from ...savenvideo.tower_features import TowerFeatures
 from ...world.scenes import Scene
 from ..cache import FeatureCache
-from .language import TIMELINE, TimelineEmbedding, moments_of
+from .language import CODE, TimelineCode, moments_of
 from .loop import CHECKPOINT, fit
 
 
@@ -39,9 +39,9 @@ def pretrain_connector(
     videos: Sequence[str | os.PathLike],
     cache: str | os.PathLike,
     *,
-    steps: int = 400,
-    batch_size: int = 16,
-    learning_rate: float = 2e-3,
+    steps: int = 2000,
+    batch_size: int = 8,
+    learning_rate: float = 3e-3,
     shift_seconds: float = 300.0,
     seed: int = 0,
     stop_after: int | None = None,
@@ -68,14 +68,15 @@ def pretrain_connector(
         NotCachedError: a video is not in the cache.
     """
     features = FeatureCache(cache)
-    words = model.get_input_embeddings().weight.detach()
-    timeline = TimelineEmbedding(tokenizer, words.shape[1], list(model.config.time_periods))
-    timeline.load_state_dict(load_file(Path(language_dir, TIMELINE)))
-    timeline.requires_grad_(False)
+    code = TimelineCode(tokenizer, model.get_input_embeddings().embedding_dim)
+    code.load_state_dict(load_file(Path(language_dir, CODE)))
     inner = model.model
     learner = nn.ModuleList([inner.resampler, inner.temporal_projection])
     model.requires_grad_(False)
     learner.requires_grad_(True)
+
+    # Moments are short vectors: outputs of the usual size would first have to shrink.
+    nn.init.zeros_(inner.resampler.output_projection.weight)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 1 + step])
@@ -88,9 +89,8 @@ def pretrain_connector(
             media.append(medium.shifted(offset) if offset else medium)
             asked.append(times + offset)
             rows, dates, is_asked = _truth(scenes[at], media[-1], asked[-1], offset, inner)
-            with torch.no_grad():
-                targets.append(timeline(*map(torch.from_numpy, (rows, dates, is_asked)), words))
-        with torch.autocast(words.device.type, torch.bfloat16):
+            targets.append(code(*map(torch.from_numpy, (rows, dates, is_asked))))
+        with torch.autocast(model.device.type, torch.bfloat16):
             told = inner.resolve_media(_questions(asked), {"video": media}).pooler_output
         target = torch.cat(targets)
         missed = (torch.cat(list(told)).float() - target).square().mean() / target.var()

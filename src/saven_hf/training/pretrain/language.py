@@ -2,15 +2,16 @@
 
 A language model of a few million parameters has to learn two things: to speak, and to look things up in what stands
 before it (in-context retrieval), which is what takes long. Both are learnt here on *timelines*: what a scene holds at
-evenly spaced moments, one vector a moment, from the words of its attributes and the sinusoids of the times at which
-the events of that moment begin and end. How these vectors are made is thrown away afterwards; a resampler then learns
-to say in the same way what it saw and heard. Our decision: the paper starts from a language model that reads already.
+evenly spaced moments, one vector a moment, in a fixed code for its attributes and for the times at which the events of
+that moment begin and end. A resampler learns to say in the same code what it saw and heard (`connector.py`). Our
+decision: the paper starts from a language model that reads already.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from ...savenvideo.configuration_savenvideo import CLOCK_PERIODS
 from ...savenvideo.times import parse_times
 from ...world.conversations import make_conversation, shift_times
 from ...world.scenes import Scene
@@ -47,7 +47,14 @@ from ...world.vocabulary import (
 from .loop import CHECKPOINT, config_settings, fit
 
 
-PLACEHOLDER, TIMELINE = "<|video|>", "timeline.safetensors"
+PLACEHOLDER, CODE = "<|video|>", "code.safetensors"
+# In seconds. Parts of a minute tell its seconds apart, multiples the minutes; nobody sees finer than half a second.
+CODE_PERIODS = (*(0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60), *(120, 180, 300, 600, 3600))
+TIME_SCALE = 0.35  # of a phase beside an attribute: the four times weigh about what the eleven attributes do
+# To say when a thing is there takes three steps: to find it by its name, to come back to it, and to read the time.
+# None pays without the others, so none was learnt. So the first head of some layers is told where to look: from a name
+# to what it names, and from what is about to say a time to what has that time. And how much that weighs.
+NAMING_LAYERS, TIMING_LAYERS, LOOKING = (1, 2), (3,), 0.5
 IGNORED = -100  # label of a token that is not asked for
 POOLED_BATCHES = 8  # drawn at once, and sorted by length
 
@@ -80,9 +87,11 @@ _ROWS = [
 
 @dataclass
 class Timeline:
-    """A scene at some moments. rows: `(n, 11)` int64, of the table; times: `(n, 4)` int64 microseconds: start and end
-    of the picture, start and end of the sound; asked: `(n,)` bool, whether the moment is a time of the question."""
+    """A scene at some moments. at: `(n,)` int64 microseconds, evenly spaced, then the times of the question; rows:
+    `(n, 11)` int64, of the table; times: `(n, 4)` int64 microseconds: start and end of the picture, start and end of
+    the sound; asked: `(n,)` bool, whether the moment is a time of the question."""
 
+    at: np.ndarray
     rows: np.ndarray
     times: np.ndarray
     asked: np.ndarray
@@ -170,7 +179,7 @@ def draw_timeline(
         rows[count:][rng.random(len(asked)) < 0.2] = NOTHING
         times[count:] = np.array(asked)[:, None]
     times = times + rng.normal(0, blur / 2, times.shape).astype(np.int64)
-    return Timeline(rows, times, np.arange(len(moments)) >= count)
+    return Timeline(moments.astype(np.int64), rows, times, np.arange(len(moments)) >= count)
 
 
 def _words(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -181,51 +190,79 @@ def _words(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     return [[], *tokenizer([f" {word}" if word else "" for word in words], add_special_tokens=False).input_ids]
 
 
-class TimelineEmbedding(nn.Module):
-    """Moments as vectors of the language model's width: attribute values, and sinusoids of the four times.
+class TimelineCode(nn.Module):
+    """A fixed code for moments: a direction for each attribute value, and one for each phase of each of four times.
 
-    A value is the language model's own embedding of its word, and a vector of its own beside it. So what is asked for
-    and what is there look alike from the first step on: to find a thing by its name takes a copy, and no dictionary.
+    All directions are orthogonal, so that a layer reads any of them with a matrix and none blurs another. The code is
+    agreed on before either side learns: the language model to read it, the resampler to write it. Words start from it:
+    what is asked for and what is there look alike from the first step on, and to find a thing by its name takes a copy
+    and no dictionary. Times likewise: the tokens of a written time start from phases of its minute, second, tenth.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, hidden_size: int, time_periods: list[float]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, hidden_size: int, seed: int = 0):
         super().__init__()
-        words = _words(tokenizer)
-        self.tokens = [token for word in words for token in word]
-        self.offsets = np.cumsum([0, *map(len, words[:-1])]).tolist()
-        self.scale = nn.Parameter(torch.tensor(4.0))
-        self.table = nn.Embedding(TABLE_ROWS, hidden_size, padding_idx=NOTHING)
-        self.periods = [round(period * 1e6) for period in time_periods]
-        self.time_projection = nn.Linear(8 * len(self.periods), hidden_size)
-        self.asked = nn.Parameter(torch.zeros(hidden_size))
-        nn.init.normal_(self.table.weight, std=0.05)
-        with torch.no_grad():
-            self.table.weight[NOTHING] = 0
+        phases = 2 * len(CODE_PERIODS)
+        needed = TABLE_ROWS + 5 * phases
+        if hidden_size < needed:
+            raise ValueError(f"A code of {needed} orthogonal directions does not fit a width of {hidden_size}.")
+        gaussian = torch.randn(hidden_size, needed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        basis = torch.linalg.qr(gaussian).Q.T.to(torch.float32)
+        table, times, spoken = basis.split([TABLE_ROWS, 4 * phases, phases])
+        # The first row is of no value, so its direction is free to mark what was asked for.
+        self.register_buffer("asked", table[NOTHING].clone())
+        table[NOTHING] = 0
+        self.register_buffer("table", table)
+        self.register_buffer("times", times * TIME_SCALE)
+        self.tokenizer, self.spoken = tokenizer, spoken
 
-    def forward(
-        self, rows: torch.Tensor, times: torch.Tensor, asked: torch.Tensor, word_embeddings: torch.Tensor
-    ) -> torch.Tensor:
-        """rows `(n, 11)`, times `(n, 4)` int64 microseconds, asked `(n,)`, word_embeddings `(vocabulary, hidden)` ->
-        `(n, hidden)`."""
-        periods = torch.tensor(self.periods)
-        phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)
-        features = torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
-        # Rows without words are zeros.
-        words = F.embedding_bag(torch.tensor(self.tokens), word_embeddings, torch.tensor(self.offsets), mode="mean")
-        values = F.embedding(rows, self.table.weight + self.scale * words).sum(-2)
-        return values + self.time_projection(features) + asked[:, None] * self.asked
+    def forward(self, rows: torch.Tensor, times: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """rows `(n, 11)`, times `(n, 4)` int64 microseconds, asked `(n,)` -> `(n, hidden)`."""
+        values = F.embedding(rows, self.table).sum(-2)
+        return values + _phases(times).flatten(-2) @ self.times + asked[:, None] * self.asked
+
+    @torch.no_grad()
+    def begin(self, embedding: nn.Embedding) -> None:
+        """Give a fresh table of word embeddings the words and times of this code."""
+        start: dict[int, torch.Tensor] = {}
+        for row, tokens in enumerate(_words(self.tokenizer)):
+            for token in tokens:
+                start[token] = start.get(token, 0) + self.table[row]
+        for text, token in self.tokenizer.get_vocab().items():
+            written = re.fullmatch(r"Ġ?(?:(\d\d):(\d\d):|(\d\d)|\.(\d\d\d))", text)
+            if written is None:
+                continue
+            hours, minutes, seconds, milliseconds = (int(part or 0) for part in written.groups())
+            # The middle of what is written the same, in the periods that tell it from what is not.
+            if written[2]:
+                time, told = (hours * 60 + minutes) * 60 + 30, [period > 60 for period in CODE_PERIODS]
+            elif written[3]:
+                time, told = seconds + 0.5, [1 < period <= 60 for period in CODE_PERIODS]
+            else:
+                time, told = milliseconds / 1000, [period <= 1 for period in CODE_PERIODS]
+            phases = _phases(torch.tensor([round(time * 1e6)])) * torch.tensor(told * 2)
+            start[token] = (phases @ self.spoken)[0]
+        for token, vector in start.items():
+            embedding.weight[token] = F.normalize(vector, dim=0)
+
+
+def _phases(times: torch.Tensor) -> torch.Tensor:
+    """`(...)` int64 microseconds -> `(..., 2 * periods)`: sines, then cosines."""
+    periods = torch.tensor([round(period * 1e6) for period in CODE_PERIODS])
+    phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)
+    return torch.cat([phase.sin(), phase.cos()], -1)
 
 
 def tiny_language_config(tokenizer: PreTrainedTokenizerBase, **settings) -> Qwen2Config:
     return Qwen2Config(
         **{
             "vocab_size": -(-len(tokenizer) // 8) * 8,
-            "hidden_size": 192,
+            "hidden_size": 256,
             "intermediate_size": 512,
-            # Depth before width: a look-up of a look-up takes a layer for every step.
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 5,
             "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": 4,
+            # So that a token's embedding is about as long as an attribute's direction.
+            "initializer_range": 0.06,
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
             "bos_token_id": None,
@@ -255,40 +292,43 @@ class Course:
     shift: float
 
 
-SPEAKING = {"captions": 2.0, "visual_captions": 1.0, "audio_captions": 1.0, "span_caption": 1.0, "open": 2.0}
-ASKING = {
-    **{"choice": 4.0, "open": 4.0, "span_caption": 0.7},
+SHORT = {"open": 3.0, "range": 1.5, "choice": 1.0, "span_caption": 0.7, "captions": 0.2}
+ALL = {
+    **{"open": 4.0, "choice": 4.0, "range": 2.0, "span_caption": 0.7},
     **{"captions": 0.3, "visual_captions": 0.15, "audio_captions": 0.15},
 }
-RANGES = {"range": 6.0, "open": 1.0, "choice": 1.0}
-ALL = {**ASKING, "range": 2.0}
-# Looking something up among two segments is learnt in minutes, among ten from scratch in hours if at all. When a thing
-# is there is learnt last, and among all else not at all: so it is asked for a while and little else is.
+# Looking something up among two segments is learnt in minutes, among ten from scratch in hours if at all. The hardest
+# part gets the most steps while the learning rate is still high; clocks differ from the first step on, or seconds are
+# learnt by heart instead of read.
 CURRICULUM = (
-    Course(0.03, (2, 2), SPEAKING, 0.0),
-    Course(0.34, (2, 2), ASKING, 0.0),
-    Course(0.3529, (2, 3), ASKING, 20.0),
-    Course(0.62, (2, 2), RANGES, 0.0),
-    Course(0.70, (2, 4), ALL, 100.0),
-    Course(0.82, (2, 6), ALL, 300.0),
+    Course(0.14, (2, 3), SHORT, 300.0),
+    Course(0.28, (2, 4), ALL, 300.0),
+    Course(0.55, (2, 6), ALL, 300.0),
     Course(1.00, (2, 10), ALL, 300.0),
 )
 
 
 @dataclass
 class Sample:
-    """A conversation as numbers: ids, labels (-100 where nothing is asked) and weights of its tokens, its timeline."""
+    """A conversation as numbers.
+
+    ids, labels (-100 where nothing is asked) and weights of its tokens; timeline: what stands at its placeholders;
+    names: position of the last word that names a thing, of the first moment of its span, of what follows the last;
+    times: the same from each token before one that says a time of a span.
+    """
 
     ids: list[int]
     labels: list[int]
     weights: list[float]
     timeline: Timeline
+    names: list[tuple[int, int, int]]
+    times: list[tuple[int, int, int]]
 
 
 class SampleDrawer:
     """Draws samples by number: the same number always gives the same sample. Scenes are those of the split `train`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: int = 5):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: int = 8):
         self.tokenizer, self.turns = tokenizer, turns
         self.placeholder = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         # ChatML as the model's chat template writes it.
@@ -302,8 +342,8 @@ class SampleDrawer:
     def draw(self, number: int, course: Course) -> Sample:
         rng = np.random.default_rng([number, zlib.crc32(b"pretrain language")])
         scene = sample_scene(number, segments=course.segments)
-        # A third of the conversations are a single turn, as a user's first question is.
-        count = 1 if rng.random() < 1 / 3 else int(rng.integers(1, self.turns + 1))
+        # A quarter of the conversations are a single turn, as a user's first question is.
+        count = 1 if rng.random() < 1 / 4 else int(rng.integers(1, self.turns + 1))
         turns, attempt = [], 0
         while not turns:
             turns = make_conversation(scene, course.kinds, turns=count, round=attempt)
@@ -312,12 +352,14 @@ class SampleDrawer:
         timeline = draw_timeline(scene, asked or [0, scene.duration], rng)
         shift = int(rng.integers(0, round(course.shift * 10) + 1)) * 100_000 if rng.random() < 0.5 else 0
         timeline.times += shift
+        timeline.at += shift
         texts = [shift_times(text, shift) for turn in turns for text in (turn.user, turn.assistant)]
         encoded = self._encode(texts)
-        sample = Sample([], [], [], timeline)
+        sample = Sample([], [], [], timeline, [], [])
         for at, (turn, user, answer) in enumerate(zip(turns, encoded[::2], encoded[1::2], strict=True)):
             media = [self.placeholder] * len(timeline.rows) if at == 0 else []
             prompt = [*self.user, *media, *user, *self.end, *self.assistant]
+            self._look(sample, texts[2 * at + 1], len(sample.ids) + len(prompt))
             answer = answer + self.end
             sample.ids += prompt + answer
             sample.labels += [IGNORED] * len(prompt) + answer
@@ -326,19 +368,38 @@ class SampleDrawer:
             sample.weights += [0.0] * len(prompt) + [weight] * len(answer)
         return sample
 
+    def _look(self, sample: Sample, answer: str, position: int) -> None:
+        """Note where to look in an answer that begins at `position`."""
+        offsets = self.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        anchors = sample.timeline.at[~sample.timeline.asked]
+        for span in _SPAN.finditer(answer):
+            first, last = np.searchsorted(anchors, parse_times(span[0]))
+            if first == last:
+                continue
+            moments = len(self.user) + int(first), len(self.user) + int(last)
+            for at, (start, end) in enumerate(offsets):
+                if end == span.end(1):
+                    sample.names.append((position + at, *moments))
+                # The space before a time is part of its first token. What says a token stands before it.
+                if any(low <= start + 1 and end <= high for low, high in (span.span(2), span.span(3))):
+                    sample.times.append((position + at - 1, *moments))
+
+
+# "a red circle: from 00:00:03.000 to 00:00:09.500": the last word before, and the two times.
+_SPAN = re.compile(r"(?:(\w+):? )?[Ff]rom (\d\d:\d\d:\d\d\.\d{3}) to (\d\d:\d\d:\d\d\.\d{3})")
+
 
 class TimelineReader(nn.Module):
-    """The language model with the table it reads from, as long as it is pretrained."""
+    """The language model with the code it reads, as long as it is pretrained."""
 
-    def __init__(
-        self, language_model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, time_periods: list[float]
-    ):
+    def __init__(self, language_model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         self.language_model, self.placeholder = language_model, tokenizer.convert_tokens_to_ids(PLACEHOLDER)
-        self.timeline = TimelineEmbedding(tokenizer, language_model.config.hidden_size, time_periods)
+        self.code = TimelineCode(tokenizer, language_model.config.hidden_size)
+        self.code.begin(language_model.get_input_embeddings())
 
-    def forward(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted cross-entropy `()` and which supervised tokens are right `(n,)`."""
+    def forward(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Weighted cross-entropy `()`, which supervised tokens are right `(n,)`, how far heads look astray `()`."""
         pad = self.language_model.config.pad_token_id
         ids, labels, weights = (
             pad_sequence([torch.tensor(getattr(one, name)) for one in samples], batch_first=True, padding_value=value)
@@ -348,40 +409,55 @@ class TimelineReader(nn.Module):
             torch.from_numpy(np.concatenate([getattr(one.timeline, name) for one in samples]))
             for name in ("rows", "times", "asked")
         )
-        table = self.language_model.get_input_embeddings()
-        embeds = table(ids)
-        moments = self.timeline(rows, times, asked, table.weight).to(embeds.dtype)
+        embeds = self.language_model.get_input_embeddings()(ids)
+        moments = self.code(rows, times, asked).to(embeds.dtype)
         embeds = embeds.masked_scatter((ids == self.placeholder)[..., None], moments)
-        states = self.language_model.model(inputs_embeds=embeds, attention_mask=(ids != pad).long()).last_hidden_state
+        outputs = self.language_model.model(
+            inputs_embeds=embeds, attention_mask=(ids != pad).long(), output_attentions=True
+        )
+        states = outputs.last_hidden_state
         asked_for = labels[:, 1:] != IGNORED
         targets, weights = labels[:, 1:][asked_for], weights[:, 1:][asked_for]
         logits = self.language_model.lm_head(states[:, :-1][asked_for]).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
-        return (losses * weights).sum() / weights.sum(), logits.argmax(-1) == targets
+        loss = (losses * weights).sum() / weights.sum()
+        return loss, logits.argmax(-1) == targets, self._astray(samples, outputs.attentions)
+
+    def _astray(self, samples: list[Sample], attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """How little the looking heads look where they should: mean of -log of what they give to it `()`."""
+        at = torch.arange(attentions[0].shape[-1])
+        astray = []
+        for name, layers in (("names", NAMING_LAYERS), ("times", TIMING_LAYERS)):
+            looks = torch.tensor([(row, *look) for row, one in enumerate(samples) for look in getattr(one, name)])
+            if len(looks):
+                row, position, first, last = looks.T
+                inside = (at >= first[:, None]) & (at < last[:, None])
+                for layer in layers:
+                    looked = (attentions[layer][row, 0, position].float() * inside).sum(-1)
+                    astray.append(-(looked + 1e-4).log())
+        return torch.cat(astray).mean() if astray else attentions[0].new_zeros(())
 
 
 def pretrain_language(
     output_dir: str | os.PathLike,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    steps: int = 3400,
+    steps: int = 2600,
     batch_size: int = 16,
     learning_rate: float = 4e-3,
     seed: int = 0,
     config: Qwen2Config | None = None,
-    time_periods: list[float] | tuple[float, ...] = CLOCK_PERIODS,
     stop_after: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Pretrain a tiny Qwen2 on timelines of the world's training scenes; goes on where a killed run stopped.
 
     Args:
-        output_dir: gets the language model, as `from_pretrained` loads it, `timeline.safetensors`, how its moments
-            are made, and `losses.jsonl`.
+        output_dir: gets the language model, as `from_pretrained` loads it, `code.safetensors`, how its moments are
+            written, and `losses.jsonl`.
         tokenizer: with the placeholder `<|video|>` among its tokens (see `train_tokenizer`).
         steps, batch_size: optimizer steps and conversations a step.
         config: of the language model; `tiny_language_config` if None.
-        time_periods: of the sinusoids of time, as the model has them that will speak through this language model.
         stop_after: leave after this many steps, with a checkpoint.
 
     Returns:
@@ -390,7 +466,7 @@ def pretrain_language(
     torch.manual_seed(seed)
     config = config or tiny_language_config(tokenizer)
     drawer = SampleDrawer(tokenizer)
-    reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer, list(time_periods))
+    reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer)
     first = seed * 2**27
     pool: dict[int, list[list[Sample]]] = {}
 
@@ -409,8 +485,8 @@ def pretrain_language(
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, right = reader(batch_of(step))
-        return loss, {"accuracy": right.float().mean().item()}
+            loss, right, astray = reader(batch_of(step))
+        return loss + LOOKING * astray, {"accuracy": right.float().mean().item(), "astray": astray.item()}
 
     out = Path(output_dir)
     done = fit(
@@ -428,6 +504,6 @@ def pretrain_language(
     if done:
         # Without the tokenizer: beside a Qwen2, AutoTokenizer would read it as Qwen2's, which cuts times otherwise.
         reader.language_model.save_pretrained(out)
-        save_file({name: value.contiguous() for name, value in reader.timeline.state_dict().items()}, out / TIMELINE)
+        save_file({name: value.contiguous() for name, value in reader.code.state_dict().items()}, out / CODE)
         (out / CHECKPOINT).unlink()
     return out
