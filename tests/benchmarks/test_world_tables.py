@@ -51,6 +51,7 @@ def tables(monkeypatch):
             f"saven_hf.evaluation.{name}.rendered", lambda scene, folder, size: folder / f"{scene.video_id}.mp4"
         )
     monkeypatch.setattr(Control, "edited", lambda control, source, *_: source)
+    monkeypatch.setattr("saven_hf.evaluation.runner._partner", lambda benchmark, video: benchmark.media(video))
     monkeypatch.setattr("saven_hf.evaluation.plots.draw_report", lambda *_: {})
     module.knows = Knows()
 

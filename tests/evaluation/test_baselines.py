@@ -121,7 +121,7 @@ def test_of_a_savenvideo_it_is_the_language_model(tmp_path):
     assert baseline.candidates(ITEM) == ["a red circle (A)", "a low tone (B)"]
 
 
-@pytest.mark.parametrize("baseline", ["text-only", "speech-text"])
+@pytest.mark.parametrize("baseline", ["text-only", pytest.param("speech-text", marks=pytest.mark.slow)])
 def test_on_the_world_they_are_at_chance(baseline, qwen2, whisper, sounds_only, tmp_path):
     videos = 60 if baseline == "text-only" else 20
     speech = whisper if baseline == "speech-text" else None
