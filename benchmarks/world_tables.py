@@ -4,7 +4,8 @@
 
 Makes `saven eval` runs, one folder each below --out, and goes on with them where it was stopped. Then writes the
 document, and beside it the same figures as JSON. Intervals are 95 %, bootstrap over videos; chance levels are the
-exact ones that the world stores with each question. `--tables-only` writes the tables of what is there.
+exact ones that the world stores with each question. `--tables-only` writes the tables of what is there. Two processes
+may share the work: `--only model random always-a longest`, `--only text-only speech-text`, then `--tables-only`.
 
 The language model of the baselines is the model's own unless --language-model names another. Speech is recognised by
 --speech-model; without one, by a Whisper with random weights: nobody speaks in the world, so this shows that the path
@@ -103,14 +104,14 @@ def carry_out(args: argparse.Namespace, out: Path) -> None:
 
         save_whisper(out / "whisper")
     spent_path = out / "seconds.json"
-    spent = json.loads(spent_path.read_text()) if spent_path.is_file() else {}
     for who, what, run in planned(args, out):
         name = f"{who}/{what}"
         print(f"\n{name}: saven eval {' '.join(run.words)}", flush=True)
         before, clock, cpu = sum(read_timing(run.folder).values()), time.perf_counter(), time.process_time()
         if code := saven(["eval", *run.words]):
             raise SystemExit(code)
-        # A run that was complete spends its time on tables.
+        # A run that was complete spends its time on tables. Another process may have noted its own meanwhile.
+        spent = json.loads(spent_path.read_text()) if spent_path.is_file() else {}
         if sum(read_timing(run.folder).values()) > before or name not in spent:
             earlier = spent.get(name, {"wall": 0.0, "cpu": 0.0})
             spent[name] = {
@@ -253,18 +254,20 @@ def goals(found: dict[str, Any]) -> list[tuple[str, str, bool | None]]:
         )
     iou = plain.get("iid", {}).get("range", {}).get("mean_iou")
     add("open time ranges, `iid`: mean IoU at least 80 %", iou, lambda value: value >= 0.8)
+    weighed = found["weighed"].get(MODEL, {})
     for name in REMOVED:
-        one = controls.get(name)
-        goal = f"`{name}`: the interval contains the exact level, gap at most 3 points"
-        if one is None:
-            listed.append((goal, "-", None))
-            continue
-        met = one["verdict"] == "contains" and abs(one["gap"]["value"]) <= 0.03
-        reached = f"{percent(one['accuracy'])} for {100 * one['chance']:.1f}; gap {percent(one['gap'], True)}"
-        listed.append((goal, reached, met))
-        if "kept" in one:
-            left = "picture" if name == "mute" else "sound"
-            add(f"`{name}`: {left}-only questions stay within 3 points", one["kept"], lambda v: abs(v) <= 0.03, True)
+        for how, those in (("", controls), (" by the most probable option", weighed)):
+            goal = f"`{name}`{how}: the interval contains the exact level, gap at most 3 points"
+            one = those.get(name)
+            if one is None:
+                listed.append((goal, "-", None))
+                continue
+            met = one["verdict"] == "contains" and abs(one["gap"]["value"]) <= 0.03
+            reached = f"{percent(one['accuracy'])} for {100 * one['chance']:.1f}; gap {percent(one['gap'], True)}"
+            listed.append((goal, reached, met))
+        left, kept = "picture" if name == "mute" else "sound", controls.get(name, {}).get("kept")
+        if name != "mute+black":
+            add(f"`{name}`: {left}-only questions stay within 3 points", kept, lambda v: abs(v) <= 0.03, True)
     timeless = controls.get("no-time")
     add("`no-time`: questions with times are at the exact level", timeless and timeless["accuracy"],
         lambda _: timeless["verdict"] == "contains")  # fmt: skip
@@ -275,9 +278,11 @@ def goals(found: dict[str, Any]) -> list[tuple[str, str, bool | None]]:
     add("shifts of 0.5 s and more: balanced accuracy at least 85 %", sync and sync["balanced_accuracy"],
         lambda value: value >= 0.85)  # fmt: skip
     seconds = found["seconds"].get("per_1000", {})
-    minutes = seconds.get("wall", seconds.get("parts"))
+    taken = seconds.get("wall", seconds.get("parts"))
     goal = "1,000 multiple-choice items: at most 10 minutes on two cores"
-    listed.append((goal, "-", None) if minutes is None else (goal, f"{minutes / 60:.1f} min", minutes <= 600))
+    told = "-" if taken is None else f"{taken / 60:.1f} min by the clock"
+    told += f", {seconds['cpu'] / 60:.1f} min of CPU" if "cpu" in seconds else ""
+    listed.append((goal, told, None if taken is None else taken <= 600))
     return listed
 
 
