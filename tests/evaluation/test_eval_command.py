@@ -64,6 +64,8 @@ def test_a_baseline_beside_another(tmp_path, capsys):
         (["world", "--control", "mute,louder"], "no control 'louder'"),
         (["world", "--control", "mute+no-audio"], "removes the same thing twice"),
         (["world", "--seed", "-1"], "at least 0"),
+        (["world", "--forms", "closed"], "choice, open, or both"),
+        (["world-sync", "--forms", "choice"], "the world's questions alone"),
         (["world-sync", "--control", "mute"], "no control"),
         (["world", "--model", "/nowhere/model"], "not a model folder"),
         (["moon"], "no benchmark 'moon'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..data.prompts import LETTERS
+from ..data.prompts import LETTERS, multiple_choice_answer
 from ..savenvideo.media import open_media
 from ..savenvideo.subtitles import format_subtitles, read_subtitles
 from .adapters import Asked, Likelihood, ModelAdapter, ProtocolError, Watched, weigh
@@ -74,16 +75,32 @@ class TextAdapter(ModelAdapter):
             of transformers. Sound that a control takes away is not transcribed.
         batch_size: questions answered at once.
         max_new_tokens: longest answer, in tokens.
+        worded: whether the candidates that are weighed are answers as our training writes them, "a red circle (D)",
+            and not letters.
     """
 
-    def __init__(self, model, tokenizer, name: str, speech=None, batch_size: int = 16, max_new_tokens: int = 48):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        name: str,
+        speech=None,
+        batch_size: int = 16,
+        max_new_tokens: int = 48,
+        worded: bool = False,
+    ):
         super().__init__()
         self.model, self.tokenizer, self.speech = model, tokenizer, speech
-        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.batch_size, self.max_new_tokens, self.worded = batch_size, max_new_tokens, worded
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         heard = speech if speech is None or isinstance(speech, str) else getattr(speech.model, "name_or_path", "asr")
+        heard = os.path.basename(os.path.normpath(heard)) if heard and os.path.isdir(heard) else heard
         self.settings = {"model": f"text: {name}", "speech": heard, "max_new_tokens": max_new_tokens}
+
+    def candidates(self, item: Item) -> list[str]:
+        letters = LETTERS[: len(item.options)]
+        return [multiple_choice_answer(item.options, letter) for letter in letters] if self.worded else list(letters)
 
     def watch(self, media: Path | Pair, control: Control) -> Watched:
         sound = media.sound if isinstance(media, Pair) else media

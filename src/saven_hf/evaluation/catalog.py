@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..hub import ModelNotFoundError, load, model_type, resolve_model, usable_device
 from .adapters import Adapter, MemoryAdapter
@@ -78,7 +79,8 @@ def open_adapter(
 
     Args:
         model: folder or Hub id of a SAVEnVideo model (the embedded one if None) or of any other multimodal model; the
-            model's name at an endpoint; the language model of the baselines "text-only" and "speech-text".
+            model's name at an endpoint; the language model of the baselines "text-only" and "speech-text": of
+            transformers, or that of a SAVEnVideo.
         baseline: one of `BASELINES`.
         endpoint: address of an OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY.
         speech_model: folder or Hub id of a speech recogniser, or "subtitles", for "speech-text".
@@ -113,7 +115,7 @@ def open_adapter(
     return TransformersAdapter(PeerModel.load(name, str(usable_device(device)), **given), **sizes)
 
 
-def _text_adapter(model, device, baseline: str, speech_model: str | None, sizes: dict[str, int]) -> TextAdapter:
+def _text_adapter(model, device, baseline: str, speech_model: str | None, sizes: dict[str, Any]) -> TextAdapter:
     from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
     if baseline not in BASELINES:
@@ -124,8 +126,14 @@ def _text_adapter(model, device, baseline: str, speech_model: str | None, sizes:
         raise AdapterError("'speech-text', and it alone, needs a speech recogniser or 'subtitles' (--speech-model)")
     name, where = resolve_model(model), usable_device(device)
     try:
-        language = AutoModelForCausalLM.from_pretrained(name, dtype="auto").to(where).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        if model_type(name) == "savenvideo":
+            # Without media it is its language model.
+            language, processor = load(name, where)
+            tokenizer, sizes = processor.tokenizer, {**sizes, "worded": True}
+            tokenizer.chat_template = processor.chat_template
+        else:
+            language = AutoModelForCausalLM.from_pretrained(name, dtype="auto").to(where).eval()
+            tokenizer = AutoTokenizer.from_pretrained(name)
         speech = speech_model
         if speech_model not in (None, "subtitles"):
             # Longer sound than a recogniser's window is cut into parts that overlap.

@@ -338,17 +338,17 @@ def denominator(benchmark: Benchmark, rows: list[Row]) -> dict[str, Any]:
 
 def write_report(out_dir: str | os.PathLike, summary: dict[str, Any], text: str) -> dict[str, Any]:
     """`summary.json` and `report.md` in a run's folder. Returns the summary as JSON can hold it."""
-    summary = _without_nan(summary)
+    summary = without_nan(summary)
     for name, content in (("summary.json", json.dumps(summary, indent=2) + "\n"), ("report.md", text)):
         with written_whole(Path(out_dir) / name) as partial:
             Path(partial).write_text(content, encoding="utf-8")
     return summary
 
 
-def _without_nan(value):
+def without_nan(value):
     """JSON has no NaN: what could not be computed is null."""
     if isinstance(value, dict):
-        return {name: _without_nan(one) for name, one in value.items()}
+        return {name: without_nan(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -51,6 +51,9 @@ def add_eval(verbs) -> None:
         default="generate",
         help="likelihood: also weigh the options by their log-likelihood, beside generation and parsing",
     )
+    evaluate.add_argument(
+        "--forms", metavar="NAMES", help="of the world's questions: choice, open, or both joined by a comma (default)"
+    )
     evaluate.add_argument("--videos", metavar="N", type=positive(int), help="so many videos (of each split)")
     evaluate.add_argument("--seed", metavar="S", type=int, default=0, help="of the world, and of guesses (default: 0)")
     evaluate.add_argument("--batch-size", metavar="N", type=positive(int), help="questions answered at once")
@@ -82,11 +85,16 @@ def _eval(args: argparse.Namespace) -> None:
     controls = [name for name in args.control.split(",") if name]
     for name in controls:
         evaluation.control_named(name)  # a wrong name shall be told before the model is loaded
+    forms = None if args.forms is None else [name for name in args.forms.split(",") if name]
+    if forms is not None and args.benchmark != "world":
+        raise UsageError("--forms is for the world's questions alone.")
+    if forms is not None and (not forms or set(forms) - {"choice", "open"}):
+        raise UsageError(f"--forms names choice, open, or both, not {args.forms!r}.")
     if args.seed < 0:
         raise UsageError(f"the seed must be at least 0, not {args.seed}.")
     protocols = list(dict.fromkeys(["generate", args.protocol]))
     summary = (
-        _eval_world(args, controls, protocols)
+        _eval_world(args, controls, protocols, forms)
         if args.benchmark.startswith("world")
         else _eval_published(args, controls, protocols)
     )
@@ -124,7 +132,7 @@ def _adapter(args: argparse.Namespace):
     )
 
 
-def _eval_world(args: argparse.Namespace, controls: list[str], protocols: list[str]) -> dict:
+def _eval_world(args: argparse.Namespace, controls: list[str], protocols: list[str], forms: list[str] | None) -> dict:
     from ..evaluation.sync import evaluate_sync_with
     from ..evaluation.world import evaluate_with
     from ..world import SPLITS
@@ -139,6 +147,8 @@ def _eval_world(args: argparse.Namespace, controls: list[str], protocols: list[s
         if len(splits) > 1 or controls:
             raise UsageError("world-sync takes one split and no control.")
         return evaluate_sync_with(_adapter(args), args.out, splits[0], **options)
+    if forms is not None:
+        options["forms"] = forms
     return evaluate_with(_adapter(args), args.out, splits, controls, protocols=protocols, **options)
 
 
