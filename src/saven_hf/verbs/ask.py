@@ -123,16 +123,9 @@ def _ask(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from ..hub import ModelNotFoundError, config_folder
     from ..plan import plan
 
-    model = args.model
-    if model is not None and not os.path.exists(model):
-        try:
-            model = config_folder(model)
-        except ModelNotFoundError:
-            pass  # not one of ours: an id of the Hub
-    result = plan(args.video, model, device=args.device, **sampling(args))
+    result = plan(args.video, args.model, device=args.device, **sampling(args))
     if args.json:
         print(json.dumps(asdict(result)))
         return
