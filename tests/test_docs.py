@@ -1,21 +1,29 @@
 """Every code block of README.md and docs/ runs, or says above itself why not.
 
-A page's blocks run in order in one folder that is empty but for the media it names. A block below `<!-- not run: REASON
--->` is read instead: commands parse, recipes, extras and files exist, Python compiles and its imports resolve. A page
-with a block below `<!-- slow -->` runs as a slow test. Blocks of "text", "yaml" and "json" are no code to run.
+A page's blocks run in order in one folder that is empty but for the media it names. A block below
+`<!-- not run: REASON -->` is read instead: commands parse, recipes, extras and files exist, Python compiles and its
+imports resolve. A page with a block below `<!-- slow -->` runs as a slow test. Blocks of "text", "yaml" and "json" are
+no code to run. And every name in backticks in docs/paper.md is there.
 """
 
 import ast
-import importlib
+import importlib.util
+import inspect
 import re
 import shlex
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from clip import render
 
+import saven_hf
+from saven_hf import SAVEnVideoConfig, SAVEnVideoVideoProcessor
 from saven_hf.cli import _parser, main
+from saven_hf.data.schema import CHECKS as CHECKS_OF_ROWS
+from saven_hf.training.recipe import explain, from_dict, load_recipe, shipped_recipes
 from saven_hf.world import sample_scene, write_video
 
 
@@ -23,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 DATA = ("text", "yaml", "json")
+CONFIG = set(inspect.signature(SAVEnVideoConfig.__init__).parameters) - {"self", "kwargs"}
+FRAMES = {"sampling", "num_frames", "fps", "max_frames", "preprocessing"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,8 @@ RUN = {
 def commands_of(code):
     """Commands as lists of words: lines that end with a backslash are joined, comments and loops are left out."""
     for line in code.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|;", line):
-            words = shlex.split(part, comments=True)
+        for part in re.split(r"&&|;", re.sub(r"(^|\s)#.*", "", line)):
+            words = shlex.split(part)
             if words and words[0] not in ("for", "do", "done"):
                 yield words
 
@@ -205,7 +215,8 @@ def check_command(words, block):
             assert rest[1] == "lmms_eval" or importlib.util.find_spec(rest[1]), block
         else:
             assert (ROOT / rest[0]).is_file(), f"{block}: there is no {rest[0]}"
-            options = re.findall(r'"(--[a-z-]+)"', (ROOT / rest[0]).read_text())
+            scripts = (ROOT / rest[0]).parent.glob("*.py")  # they share options
+            options = [one for script in scripts for one in re.findall(r'"(--[a-z-]+)"', script.read_text())]
             given = [word.partition("=")[0] for word in rest if word.startswith("--")]
             assert set(given) <= set(options), f"{block}: {set(given) - set(options)}"
     elif program == "make":
@@ -228,14 +239,79 @@ def check_saven(words, block):
     except SystemExit:
         pytest.fail(f"{block}: saven {' '.join(words)} does not parse")
     if args.verb == "train" and args.recipe not in (None, "tiny"):
-        from saven_hf.training.recipe import load_recipe
-
         for recipe in stages(args.recipe):
             load_recipe(recipe, args.set, args.data)
 
 
 def stages(recipe):
     return [recipe.replace("$stage", stage) for stage in ("align-visual", "align-audio", "temporal", "saven")]
+
+
+# ------------------------------------------------------------------------------------------------------- docs/paper.md
+
+
+def names_of_the_paper():
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    return list(dict.fromkeys(re.findall(r"`([^`\n]+)`", text)))
+
+
+@pytest.mark.parametrize("name", names_of_the_paper())
+def test_the_paper_names_what_there_is(name):
+    assert is_there(name), f"docs/paper.md: {name!r} is no file, object, command, recipe, key or check"
+
+
+def is_there(name):
+    if name.startswith("saven "):
+        check_command(shlex.split(name), "docs/paper.md")
+        return True
+    if any((root / name).exists() for root in (ROOT, ROOT / "src" / "saven_hf")):
+        return True
+    if "=" in name:
+        key, _, value = name.partition("=")
+        return set_to(key, yaml.safe_load(value))
+    return is_object(name) or name in keys() or name in CHECKS_OF_ROWS or name in shipped_recipes()
+
+
+def set_to(key, value):
+    """Whether a key of the model, of its frames or of a recipe takes a value."""
+    if key in CONFIG:
+        SAVEnVideoConfig(**{key: value})
+    elif key in FRAMES:
+        SAVEnVideoVideoProcessor(**{key: value})
+    else:
+        from_dict({"model": "m", "output_dir": "o", key: value})
+    return True
+
+
+def is_object(name):
+    found, rest = saven_hf, name.split(".")
+    if rest[0] == "saven_hf":
+        return len(rest) == 1
+    module = "saven_hf"
+    while rest:
+        if not hasattr(found, rest[0]):
+            if not hasattr(found, "__path__") or importlib.util.find_spec(f"{module}.{rest[0]}") is None:
+                return False
+            importlib.import_module(f"{module}.{rest[0]}")
+        found, module = getattr(found, rest[0]), f"{module}.{rest[0]}"
+        rest = rest[1:]
+        if not isinstance(found, types.ModuleType):
+            return all(hasattr(found, one) for one in rest)
+    return True
+
+
+def keys():
+    return CONFIG | FRAMES | {key for key, _, _ in explain()}
+
+
+def test_names_that_are_not_there_are_noticed():
+    for name in ("savenvideo.connector_avts.AVTSResample", "pipeline/segments.py", "7b/save", "lora.rank", "nothing"):
+        assert not is_there(name), name
+    for name in ("time_fusion='twice'", "use_audio=3", "no_such_key=1"):
+        with pytest.raises(Exception, match="twice|use_audio|no_such_key"):
+            is_there(name)
+    with pytest.raises(pytest.fail.Exception):
+        is_there("saven ask --no-such-option")
 
 
 def test_links_lead_somewhere():
