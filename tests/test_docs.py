@@ -326,5 +326,13 @@ def test_the_index_names_every_page():
         assert page.name == "README.md" or f"({page.name})" in index, page.name
 
 
+def test_commands_in_the_readmes_text_parse():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [name for name in re.findall(r"`(saven [^`\n]+)`", text) if "VERB" not in name and "--help" not in name]
+    assert found
+    for name in found:
+        check_command(shlex.split(name), "README.md")
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
