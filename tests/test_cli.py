@@ -208,19 +208,8 @@ def test_plan_json(clip, capsys):
 
 
 def test_plan_of_the_7b_needs_no_weights(clip, capsys):
-    words = [
-        "plan",
-        str(clip),
-        "--model",
-        "savenvideo-7b",
-        "--num-frames",
-        "4",
-        "--dtype",
-        "bfloat16",
-        "--tflops",
-        "400",
-    ]
-    assert main(words) == 0
+    words = ["plan", str(clip), "--model", "savenvideo-7b", "--num-frames", "4"]
+    assert main([*words, "--dtype", "bfloat16", "--tflops", "400"]) == 0
     out = capsys.readouterr().out
     assert "all else at 400000 GFLOP/s, as given" in out and "weights 16.32 GB" in out
     assert "training  with LoRA and connector (" in out
