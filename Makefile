@@ -27,6 +27,7 @@ quality: $(READY) ## lint, check formatting and that model folders and embedded 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python hub_configs/build_configs.py --check
+	$(BIN)/python hub_configs/build_cards.py --check
 	$(BIN)/python dataset_scripts/build_embedded.py --check
 
 peer-tests: $(READY) ## run transformers' own test suites against our classes

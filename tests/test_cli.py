@@ -208,8 +208,11 @@ def test_plan_json(clip, capsys):
 
 
 def test_plan_of_the_7b_needs_no_weights(clip, capsys):
-    assert main(["plan", str(clip), "--model", "savenvideo-7b", "--num-frames", "4"]) == 0
+    words = ["plan", str(clip), "--model", "savenvideo-7b", "--num-frames", "4"]
+    assert main([*words, "--dtype", "bfloat16", "--tflops", "400"]) == 0
     out = capsys.readouterr().out
+    assert "all else at 400000 GFLOP/s, as given" in out and "weights 16.32 GB" in out
+    assert "training  with LoRA and connector (" in out
     assert "tokens   66 in 1 windows (the model's context: 32768)" in out
     assert "8161.2 M parameters" in out
 

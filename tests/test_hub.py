@@ -22,7 +22,7 @@ from transformers import (
 
 import saven_hf
 from saven_hf.cli import main
-from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load, save_plain
+from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load, resolve_model, save_plain
 from saven_hf.peers.videollama2 import convert_videollama2
 
 
@@ -127,6 +127,21 @@ def test_load_refuses_another_kind_of_model(parts):
 def test_load_says_that_a_folder_is_missing(name):
     with pytest.raises(saven_hf.ModelNotFoundError, match="no such directory"):
         load(name)
+
+
+def test_a_model_that_comes_with_the_package_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("savenvideo-7b") == str(config_folder("savenvideo-7b"))
+    assert resolve_model("me/savenvideo-7b") == "me/savenvideo-7b"  # the Hub's
+    (tmp_path / "savenvideo-7b").mkdir()
+    (tmp_path / "savenvideo-7b" / "config.json").write_text("{}")
+    assert resolve_model("savenvideo-7b") == "savenvideo-7b"  # a folder here is meant first
+
+
+def test_adapters_are_no_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match="holds adapters, not a model: name .*merged"):
+        resolve_model(tmp_path)
 
 
 def test_load_without_weights_is_repeatable_and_says_so(tmp_path, caplog):

@@ -1,5 +1,7 @@
 """`plan` against what really happens."""
 
+import copy
+
 import pytest
 import torch
 from media_factory import image_file, late_audio, silent_video, sound_file
@@ -32,6 +34,20 @@ def test_plan_knows_the_size_of_an_encoded_video(loaded, tmp_path):
     model, processor = loaded
     memory = model.encode_video(path, processor)
     assert saven_hf.plan(path).memory_bytes == pytest.approx(memory.nbytes, rel=0.1)
+
+
+def test_plan_knows_what_trains(loaded, tmp_path):
+    stages = pytest.importorskip("saven_hf.training.stages", reason="needs the [train] extra")
+    from saven_hf.training.recipe import Lora
+
+    path = late_audio(tmp_path).path
+    plan = saven_hf.plan(path, lora_rank=4)
+    model = stages.apply_stage(copy.deepcopy(loaded[0]), "saven", Lora(r=4))
+    assert plan.trained_parameters == sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert plan.train_bytes > plan.weight_bytes + 16 * plan.trained_parameters
+    faster = saven_hf.plan(path, flops_per_second=plan.flops_per_second * 10, lora_rank=4)
+    assert faster.train_seconds == pytest.approx(plan.train_seconds / 10)
+    assert faster.seconds["prefill"] == pytest.approx(plan.seconds["prefill"] / 10)
 
 
 def test_plan_of_an_image(tmp_path):

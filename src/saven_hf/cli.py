@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         RunMismatchError,
     )
     from .hub import DeviceError, ModelNotFoundError
+    from .model_cards import CardError
     from .peers.auto import PeerError
     from .peers.checkpoint import CheckpointError
     from .pipeline.errors import PipelineError
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mendable += (QuestionError, QuestionFileError, TimelineError, FileExistsError, FileNotFoundError)
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
     mendable += (ControlError, RunMismatchError, AdapterError, BenchmarkFileError, ComparisonError, EndpointError)
-    mendable += (MetricUnavailableError, ProtocolError, PeerError, PushError, PipelineError, GoldenError)
+    mendable += (MetricUnavailableError, ProtocolError, PeerError, PushError, PipelineError, GoldenError, CardError)
     try:
         return args.run(args) or 0
     except mendable as error:

@@ -74,7 +74,11 @@ def config_folder(name: str) -> Path:
 
 
 def resolve_model(model: str | os.PathLike | None = None) -> str:
-    """A path or Hub id that `from_pretrained` takes; None names the embedded default.
+    """A path or Hub id that `from_pretrained` takes, of what a user named.
+
+    Args:
+        model: a folder; the name of a model that comes with the package, such as "savenvideo-7b"; an id on the Hub.
+            None names the embedded default.
 
     Raises:
         ModelNotFoundError: a path that is no model folder.
@@ -82,8 +86,18 @@ def resolve_model(model: str | os.PathLike | None = None) -> str:
     if model is None:
         return str(config_folder(DEFAULT_MODEL))
     path = Path(model)
+    if not path.exists() and len(path.parts) == 1:
+        try:
+            return str(config_folder(os.fspath(model)))
+        except ModelNotFoundError:
+            pass  # an id of the Hub
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise ModelNotFoundError(
+                    f"{os.fspath(model)!r} holds adapters, not a model: name {os.fspath(path / 'merged')!r}, which "
+                    "`saven train` writes beside them."
+                )
             raise ModelNotFoundError(f"{os.fspath(model)!r} has no config.json: it is not a model folder.")
     elif os.sep in os.fspath(model) and os.fspath(model).count("/") != 1 or path.exists():
         raise ModelNotFoundError(f"{os.fspath(model)!r} is not a model folder: there is no such directory.")

@@ -1,4 +1,4 @@
-"""What a video will cost before anything is started: tokens, memory and time, for any model, weights or not."""
+"""What a video will cost before anything is started: tokens, memory and time, to ask or to train, any model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from .savenvideo.published_videollama2 import CLIPS_SECONDS
 
 
 SAMPLING_RATE = 16_000
+# What trains is kept in float32, with its gradient and AdamW's two moments.
+TRAINED_BYTES = 16
 # Frames decoded to measure the decoder's speed on this very file.
 TRIAL_FRAMES = 4
 
@@ -41,7 +43,12 @@ class Plan:
         flops: floating-point operations by part.
         seconds: time by part: decoding extrapolated from frames of this file, the rest from `flops` at
             `flops_per_second`, so a lower bound.
-        flops_per_second: of a large matrix product on `device` in `dtype`, measured while planning.
+        flops_per_second: of a large matrix product on `device` in `dtype`, measured while planning, or as given.
+        trained_parameters: of LoRA on the language model and of the connector, what the recipes' stage "saven" trains.
+        train_bytes: to train on this video, one row at a time with gradient checkpointing: weights, what trains with
+            gradients and optimizer, and activations.
+        train_seconds: of one such row, without decoding; the towers run once, the language model forward, again, and
+            backward.
     """
 
     model: str
@@ -61,6 +68,9 @@ class Plan:
     flops: dict[str, float]
     seconds: dict[str, float]
     flops_per_second: float
+    trained_parameters: int
+    train_bytes: int
+    train_seconds: float
 
 
 def plan(
@@ -71,9 +81,11 @@ def plan(
     answer_tokens: int = 64,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    flops_per_second: float | None = None,
+    lora_rank: int = 64,
     **sampling,
 ) -> Plan:
-    """Count what asking about a video costs, without encoding it.
+    """Count what asking about a video, and training on it, costs, without encoding it.
 
     Args:
         video: path, bytes or file object.
@@ -81,6 +93,8 @@ def plan(
         question_times: times that the question names (2 if it names none: start and end).
         prompt_tokens, answer_tokens: length of the question with its template, and of the answer.
         device, dtype: where it will run; the GPU in bfloat16 if there is one, else the CPU in float32.
+        flops_per_second: of the machine that is thought of; measured on this one if None.
+        lora_rank: of the adapters, if it is trained on (the recipes: 64).
         sampling: `sampling`, `num_frames`, `fps`, `max_frames`, `preprocessing`, as for the processor.
     """
     name = resolve_model(model)
@@ -150,7 +164,14 @@ def plan(
         length = config.speech_config.max_source_positions
         sequences = -(-len(speech_columns) * SPEECH_TOKENS_PER_COLUMN // length)
         flops["speech"] = _transformer_flops(skeleton.model.speech_tower, config.speech_config, sequences, length)
-    speed = _flops_per_second(device, dtype)
+    speed = flops_per_second or _flops_per_second(device, dtype)
+    trained, backward_rows = _trained(skeleton, lora_rank), prompt + answer_tokens
+    # A layer's inputs are kept; within one layer, and at the logits, everything is there at once.
+    activations = item * backward_rows * text.hidden_size * text.num_hidden_layers
+    activations += item * backward_rows * (8 * text.hidden_size + 4 * text.intermediate_size)
+    activations += 2 * 4 * backward_rows * text.vocab_size
+    train_flops = flops["vision"] + flops["audio"] + flops.get("speech", 0.0) + 3 * flops["resampler"]
+    train_flops += 3 * (flops["prefill"] + flops["generate"])
     seconds = {"decode": decode_seconds, **{part: value / speed for part, value in flops.items()}}
     return Plan(
         model=name,
@@ -170,7 +191,18 @@ def plan(
         flops=flops,
         seconds=seconds,
         flops_per_second=speed,
+        trained_parameters=trained,
+        train_bytes=parameters * item + trained * TRAINED_BYTES + max(encode_bytes, activations),
+        train_seconds=train_flops / speed,
     )
+
+
+def _trained(skeleton: SAVEnVideoForConditionalGeneration, rank: int) -> int:
+    """Parameters of adapters on all linear layers of the language model, and of TLP and connector."""
+    layers = (one for one in skeleton.model.language_model.modules() if isinstance(one, torch.nn.Linear))
+    adapters = sum(rank * (one.in_features + one.out_features) for one in layers)
+    connector = (skeleton.model.resampler, skeleton.model.temporal_projection)
+    return adapters + sum(_size(one) for one in connector if one is not None)
 
 
 def _connector_cost(

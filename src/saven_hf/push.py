@@ -12,18 +12,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from .cards import is_untouched, signed
 from .hub import WEIGHT_FILES
+from .model_cards import (
+    ADAPTER_FILE,
+    CARD_FILE,
+    RESULTS_FILE,
+    Result,
+    gather_results,
+    model_card,
+    results_json,
+    space_card,
+    write_results,
+)
 
 
 REPO_TYPES = ("dataset", "model", "space")
-_CARD = "README.md"
-_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # What lies beside results and is none, by pattern and reason; "*" also stands for "/".
 _LEFT_OUT = {
@@ -43,6 +55,8 @@ _LEFT_OUT = {
     "*optimizer.pt": "state of training",
     "*scheduler.pt": "state of training",
     "*rng_state*.pth": "state of training",
+    "training_args.bin": "state of training",
+    "merged/*": "a model of its own: push it by itself",
 }
 
 
@@ -61,7 +75,9 @@ class UploadPlan:
         files: (name, bytes) of all that would be there, sorted; a card that is made is among them.
         left_out: (name, reason) of what lies in the folder and stays here.
         notes: what a person should know before.
-        made_card: text of the card, where the folder has none; it is written to the folder before uploading.
+        made_card: text of the card, where the folder has none that a person wrote; it is written to the folder before
+            uploading.
+        results: measured, that go into the folder beside the card.
         space_sdk: of a Space, such as "gradio".
     """
 
@@ -73,6 +89,7 @@ class UploadPlan:
     notes: tuple[str, ...] = ()
     made_card: str | None = None
     space_sdk: str | None = None
+    results: tuple[Result, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -88,20 +105,32 @@ class UploadPlan:
             "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
             "notes": list(self.notes),
             "made_card": self.made_card,
+            "results": len(self.results),
         }
+
+    def _left_out_lines(self) -> Iterator[str]:
+        """A line for each folder or file that stays whole behind, and why."""
+        counts = Counter((name.split("/")[0] + "/" * ("/" in name), reason) for name, reason in self.left_out)
+        for (name, reason), count in counts.items():
+            yield f"{name} ({count} files: {reason})" if name.endswith("/") else f"{name} ({reason})"
 
     def __str__(self) -> str:
         lines = [f"{self.repo_type} {self.repo_id}: {len(self.files)} files, {_readable(self.bytes)}"]
         lines += [
-            f"  {_readable(size):>9}  {name}{' (made)' if name == _CARD and self.made_card else ''}"
+            f"  {_readable(size):>9}  {name}{' (made)' if name == CARD_FILE and self.made_card else ''}"
             for name, size in self.files
         ]
-        lines += [f"  left out: {name} ({reason})" for name, reason in self.left_out]
+        lines += [f"  left out: {line}" for line in self._left_out_lines()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
-def plan_upload(folder: str | os.PathLike, repo_id: str, repo_type: str | None = None) -> UploadPlan:
+def plan_upload(
+    folder: str | os.PathLike,
+    repo_id: str,
+    repo_type: str | None = None,
+    results: Sequence[str | os.PathLike] = (),
+) -> UploadPlan:
     """Look at a folder and say what would be uploaded; nothing is sent or written, and no network is needed.
 
     Args:
@@ -109,10 +138,14 @@ def plan_upload(folder: str | os.PathLike, repo_id: str, repo_type: str | None =
             `saven train` or `save_pretrained` wrote), or a Space (`spaces/`).
         repo_id: "namespace/name".
         repo_type: "dataset", "model" or "space"; None: told by the folder's files.
+        results: folders of `saven eval` that measured the model, for its card; without any, what `results.json` in the
+            folder says.
 
     Raises:
         PushError: the folder is none of these, or would not work from the Hub.
+        CardError: results that cannot be read.
     """
+    from huggingface_hub import RepoCard
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -130,18 +163,29 @@ def plan_upload(folder: str | os.PathLike, repo_id: str, repo_type: str | None =
     files, left_out = _files(folder)
     kind = repo_type or _kind(folder, files)
     card = _read_card(folder)
-    notes, made, sdk = list(_CHECKS[kind](folder, files, card)), None, None
-    if card is None:
+    notes, made, measured = list(_CHECKS[kind](folder, files, card)), None, ()
+    if results:
         if kind != "model":
-            raise PushError(f"{folder} has no {_CARD}: a {kind} needs its card.")
-        made = model_card(folder, repo_id)
-        files[_CARD] = len(made.encode())
-        card = {}
-    if kind == "space":
-        sdk = card["sdk"]
-    elif not card.get("license"):
-        notes.append(f"the card names no licence: add `license:` to the top of {_CARD}.")
-    return UploadPlan(folder, repo_id, kind, tuple(sorted(files.items())), tuple(left_out), tuple(notes), made, sdk)
+            raise PushError(f"{folder} is a {kind}: results are measured of a model.")
+        measured = tuple(gather_results(results))
+        files[RESULTS_FILE] = len(results_json(measured).encode())
+    if kind == "dataset" and card is None:
+        raise PushError(f"{folder} has no {CARD_FILE}: a dataset needs its card.")
+    if kind == "model" and (card is None or is_untouched((folder / CARD_FILE).read_text(encoding="utf-8"))):
+        made = signed(model_card(folder, repo_id, measured or None))
+    elif measured:
+        notes.append(f"a person wrote {CARD_FILE}, so it stays as it is: the results are in {RESULTS_FILE} alone.")
+    if kind == "space" and card is None:
+        made = signed(space_card(folder, repo_id))
+    if made is not None:
+        files[CARD_FILE] = len(made.encode())
+        card = RepoCard(made, ignore_metadata_errors=False).data.to_dict()
+    if kind != "space" and not card.get("license"):
+        notes.append(f"the card names no licence: add `license:` to the top of {CARD_FILE}.")
+    listed = tuple(sorted(files.items()))
+    return UploadPlan(
+        folder, repo_id, kind, listed, tuple(left_out), tuple(notes), made, card.get("sdk"), results=measured
+    )
 
 
 def push(
@@ -172,8 +216,10 @@ def push(
     from huggingface_hub.utils import httpx  # its own: which package that is depends on its version
 
     api = HfApi(token=token)
+    if plan.results:
+        write_results(plan.folder, plan.results)
     if plan.made_card is not None:
-        (plan.folder / _CARD).write_text(plan.made_card, encoding="utf-8")
+        (plan.folder / CARD_FILE).write_text(plan.made_card, encoding="utf-8")
     try:
         api.create_repo(
             plan.repo_id, repo_type=plan.repo_type, private=private, exist_ok=True, space_sdk=plan.space_sdk
@@ -241,13 +287,13 @@ def _files(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _kind(folder: Path, files: dict[str, int]) -> str:
     if (_read_card(folder) or {}).get("sdk"):
         return "space"
-    if "config.json" in files or _ADAPTER in files:
+    if "config.json" in files or ADAPTER_FILE in files:
         return "model"
     if any(name.endswith(".parquet") for name in files):
         return "dataset"
     raise PushError(
-        f"{folder} is no dataset (no parquet files), no model (no config.json) and no Space (no `sdk:` in {_CARD}): "
-        "say what it is with --type."
+        f"{folder} is no dataset (no parquet files), no model (no config.json) and no Space (no `sdk:` in "
+        f"{CARD_FILE}): say what it is with --type."
     )
 
 
@@ -255,7 +301,7 @@ def _read_card(folder: Path) -> dict[str, Any] | None:
     """The YAML of the folder's card; None if there is no card."""
     from huggingface_hub import RepoCard
 
-    path = folder / _CARD
+    path = folder / CARD_FILE
     if not path.is_file():
         return None
     try:
@@ -298,9 +344,15 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _check_model(folder: Path, files: dict[str, int], card: dict[str, Any] | None) -> Iterator[str]:
-    if _ADAPTER in files:
+    if ADAPTER_FILE in files:
         if not any(name in files for name in _ADAPTER_WEIGHTS):
-            raise PushError(f"{folder} has {_ADAPTER}, but no weights of an adapter.")
+            raise PushError(f"{folder} has {ADAPTER_FILE}, but no weights of an adapter.")
+        base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+        if os.path.isabs(base) or os.path.exists(base):
+            yield (
+                f"{ADAPTER_FILE} names a folder of this machine as its base ({base}), which nobody else has: push the "
+                "base as well and name it there, or push merged/ instead."
+            )
         return
     if "config.json" not in files:
         raise PushError(f"{folder} has no config.json: it is no model folder.")
@@ -317,8 +369,11 @@ def _check_model(folder: Path, files: dict[str, int], card: dict[str, Any] | Non
 
 
 def _check_space(folder: Path, files: dict[str, int], card: dict[str, Any] | None) -> Iterator[str]:
-    if not (card or {}).get("sdk"):
-        raise PushError(f"{folder} has no {_CARD} with `sdk:`: it is no Space.")
+    if card is None and "app.py" not in files:
+        raise PushError(f"{folder} has neither {CARD_FILE} nor app.py: it is no Space.")
+    card = card if card is not None else {"sdk": "gradio"}
+    if not card.get("sdk"):
+        raise PushError(f"{folder} has no {CARD_FILE} with `sdk:`: it is no Space.")
     app = card.get("app_file", "app.py")
     if card["sdk"] == "gradio" and app not in files:
         raise PushError(f"The Space's card names {app} as the application, which is not in {folder}.")
@@ -327,52 +382,3 @@ def _check_space(folder: Path, files: dict[str, int], card: dict[str, Any] | Non
 
 
 _CHECKS = {"dataset": _check_dataset, "model": _check_model, "space": _check_space}
-
-
-# ---------------------------------------------------------------------------------------------------------------- card
-
-
-def model_card(folder: str | os.PathLike, repo_id: str) -> str:
-    """A card for a model or adapter that has none: what its configuration says, and how it is loaded."""
-    from huggingface_hub import ModelCardData
-
-    folder = Path(folder)
-    adapter = folder / _ADAPTER
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        data = ModelCardData(
-            library_name="peft",
-            pipeline_tag="video-text-to-text",
-            base_model=base if base and base.count("/") == 1 and not os.path.isabs(base) else None,
-            tags=["savenvideo", "video", "audio"],
-        )
-        name = base if data.base_model else "path/or/id/of/the/base/model"
-        use = f'model = PeftModel.from_pretrained(saven_hf.load("{name}")[0], "{repo_id}")'
-        first = "import saven_hf\nfrom peft import PeftModel\n"
-    else:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        data = ModelCardData(
-            library_name="transformers",
-            pipeline_tag="video-text-to-text",
-            tags=[config.get("model_type", "savenvideo"), "video", "audio"],
-        )
-        use = f'model, processor = saven_hf.load("{repo_id}")'
-        first = "import saven_hf\n"
-    lines = [
-        "---",
-        data.to_yaml(),
-        "---",
-        "",
-        f"# {repo_id.split('/')[1]}",
-        "",
-        "An audio-visual language model for long videos with their sound and their time: SAVEnVideo",
-        "(arXiv 2411.16213), as implemented by saven_hf. What it was trained on and how well it does, only who",
-        "trained it can say: add it here.",
-        "",
-        "```python",
-        f"{first}",
-        use,
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

@@ -6,22 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from clip import render
 
-from saven_hf.data import READERS, validate_messages
+from saven_hf.data import READERS
 from saven_hf.data.messages import ROW_KEYS
 
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-
-
-def test_the_example_runs_and_is_fine(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    render(tmp_path / "clip.mp4")
-    example = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[0]
-    exec(compile(example, "data.md", "exec"), {})
-    assert "2 rows, 3 answers, 1 videos, 1 audios" in capsys.readouterr().out
-    assert validate_messages("mine.jsonl", check_media=True).problems == []
 
 
 def test_the_table_of_readers_is_up_to_date():

@@ -67,6 +67,7 @@ def test_a_folder_opens_with_load_dataset(tmp_path, load):
     ]
     card = (mine / "README.md").read_text()
     assert "| `qa` | train | 2 | 1 | 0.02 | 60.0 |" in card and "| own | 5 | CC BY 4.0 |" in card
+    assert "license: cc-by-4.0\n" in card and "## Limits and biases" in card
     assert "| questions | 37,000 | 3 |" in card and "right answers A 0, B 1, C 1, D 0" in card
     assert statistics(mine)["sft"]["train"]["kinds"] == {"question": 1}
 

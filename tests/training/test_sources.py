@@ -65,6 +65,19 @@ class TestMapStyle:
         stream = build_dataset([DataSource(str(tmp_path / "set"), streaming=True)])
         assert ids(islice(stream, 2)) == ["7", "7"]
 
+    def test_a_folder_with_rows_to_train_on_and_others(self, tmp_path):
+        """As `saven build` writes it: the default configuration holds questions, which are no messages."""
+        talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        rows = {"qa": [{"id": "q", "question": "?"}], "sft": [{"messages": talk, "id": id} for id in ("a0", "a1")]}
+        card = ["---", "configs:"]
+        for config, of_config in rows.items():
+            datasets.Dataset.from_list(of_config).to_parquet(tmp_path / f"{config}.parquet")
+            card += [f"- config_name: {config}", f"  data_files: {config}.parquet"]
+        (tmp_path / "README.md").write_text("\n".join([*card, "---", ""]))
+        assert ids(build_dataset([DataSource(str(tmp_path))])) == ["a0", "a1"]
+        with pytest.raises(DataError, match="no column 'messages' .they have id, question.*data.0.config"):
+            build_dataset([DataSource(str(tmp_path), config="qa")])
+
     def test_bytes_in_a_dataset_stay_bytes(self, tmp_path):
         """`datasets` would decode columns of files, which the processor does better."""
         render(tmp_path / "clip.mp4")

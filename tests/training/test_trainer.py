@@ -199,7 +199,10 @@ class TestOwnData:
         assert main([*words, "--json"]) == 0
         result = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert result["steps"] == 2 and (tmp_path / "out" / "merged" / "model.safetensors").is_file()
-        assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 2
+        settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+        assert settings["r"] == 2 and settings["base_model_name_or_path"] == str(start)
+        for folder in ("out", "out/merged"):
+            assert "By the stage `saven`" in (tmp_path / folder / "README.md").read_text()
 
     @pytest.mark.parametrize(
         "words, message",

@@ -1,6 +1,5 @@
 """docs/world.md says what the code does."""
 
-import re
 from pathlib import Path
 
 from saven_hf.world import SPLITS
@@ -18,10 +17,3 @@ def test_the_table_of_chance_levels_is_up_to_date():
 def test_all_splits_are_described():
     for name, split in SPLITS.items():
         assert f"| `{name}` | {split.description} |" in TEXT
-
-
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    exec(compile(example, "world.md", "exec"), {})
-    assert (tmp_path / "late.mp4").is_file() and "from 00:00:00.000 to " in capsys.readouterr().out.lower()

@@ -20,10 +20,11 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..cards import render
 from ..files import written_whole
 from ..version import __version__
 from .messages import DataError, MissingMediaError
@@ -31,10 +32,15 @@ from .prompts import LETTERS
 from .schema import CONFIGS, OPTIONS, QUESTION_TYPES, Media, features, validate_row
 
 
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCardData
+
 SHARD_BYTES = 500_000_000
 # Whoever streams holds a row group in memory, in which a video that several rows share is there for each of them.
 ROWS_PER_GROUP, GROUP_BYTES = 100, 100_000_000
 _TEXT_BYTES = 4096  # room for the text of a row, when asking whether a row group still fits into a shard
+# Identifiers of the Hub that a licence in words may stand for.
+_LICENCES = ("apache-2.0", "mit", "cc0-1.0", *(f"cc-by{kind}-4.0" for kind in ("", "-sa", "-nc", "-nc-sa", "-nd")))
 _MARK = "saven_hf_dataset"  # key of the card: this folder may be replaced by another run
 
 
@@ -378,7 +384,7 @@ class Card:
         name: of the dataset, for people.
         about: text below the heading (Markdown).
         sources: licence or terms of each source (the rows' column `source`), in words.
-        license: of the dataset, an identifier of the Hub.
+        license: of the dataset, an identifier of the Hub; used where the sources do not all have one known licence.
         paper: what the paper reports, by line of the table of sizes; shown beside what is here.
         tags: for the Hub.
     """
@@ -411,21 +417,23 @@ def write_card(folder: str | os.PathLike, card: Card) -> dict[str, Any]:
             f"name it in `sources`, which has {', '.join(sorted(card.sources)) or 'none'}.",
             folder,
         )
-    text = "\n".join([card_header(card, found, **{_MARK: __version__}), *_card_body(card, found, counts)])
+    card = replace(card, license=_licence(card, counts))
+    metadata = card_metadata(card, found, **{_MARK: __version__})
+    text = render("dataset", metadata, **_card_values(card, found, counts))
     with written_whole(Path(folder) / "README.md") as partial:
-        Path(partial).write_text(text + "\n", encoding="utf-8")
+        Path(partial).write_text(text, encoding="utf-8")
     return found
 
 
-def card_header(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -> str:
-    """The YAML of a card, which tells `load_dataset` the configurations; `found` has the splits of each."""
+def card_metadata(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -> DatasetCardData:
+    """The metadata of a card, which tell `load_dataset` the configurations; `found` has the splits of each."""
     from huggingface_hub import DatasetCardData
 
     configs = []
     for config, of_config in found.items():
         files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in of_config]
         configs.append({"config_name": config, **({"default": True} if config == "qa" else {}), "data_files": files})
-    data = DatasetCardData(
+    return DatasetCardData(
         pretty_name=card.name,
         license=card.license,
         language=["en"],
@@ -434,42 +442,29 @@ def card_header(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -> 
         configs=configs,
         **more,
     )
-    return f"---\n{data.to_yaml()}\n---\n"
 
 
-def _card_body(card: Card, found: Mapping, counts: Mapping[str, Counter]) -> Iterator[str]:
-    yield f"# {card.name}\n"
-    if card.about:
-        yield f"{card.about}\n"
-    yield "| configuration | split | rows | videos | hours | mean seconds |\n|---|---|---|---|---|---|"
-    for config, of_config in found.items():
-        for split, one in of_config.items():
-            length = [f"{one['seconds'] / 3600:.2f}", f"{one['mean_seconds']:.1f}"] if one["seconds"] else ["", ""]
-            yield f"| `{config}` | {split} | {one['rows']} | {one['videos']} | {' | '.join(length)} |"
-    yield ""
-    if card.paper:
-        yield "| | the paper | here |\n|---|---|---|"
-        here = _sizes(found)
-        for line, figure in card.paper.items():
-            yield f"| {line} | {figure} | {here.get(line, '')} |"
-        yield ""
+def _licence(card: Card, counts: Iterable[str]) -> str:
+    """The Hub's identifier of the one licence that all sources have, such as "cc-by-4.0" of "CC BY 4.0"."""
+    known = {card.sources[source].partition(" (")[0].strip().lower().replace(" ", "-") for source in counts}
+    return known.pop() if len(known) == 1 and known <= set(_LICENCES) else card.license
+
+
+def _card_values(card: Card, found: Mapping, counts: Mapping[str, Counter]) -> dict[str, Any]:
+    """What `hub_configs/cards/dataset.md.jinja` asks for."""
+    lines = []
     for split, one in found.get("qa", {}).items():
         letters = ", ".join(f"{letter} {one['answers'].get(letter, 0)}" for letter in LETTERS[:OPTIONS])
         formats = ", ".join(f"{kind} {one['question_types'].get(kind, 0)}" for kind in QUESTION_TYPES)
-        yield f"Questions of `{split}`: by format {formats}; right answers {letters}.\n"
+        lines.append(f"Questions of `{split}`: by format {formats}; right answers {letters}.")
     for split, one in found.get("sft", {}).items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(one["kinds"].items()))
-        yield f"Rows to train on of `{split}`: {kinds}.\n"
-    yield "| source | rows | licence of its videos |\n|---|---|---|"
-    for source, of_source in sorted(counts.items()):
-        yield f"| {source} | {sum(of_source.values())} | {card.sources[source]} |"
-    yield "\n```python\nfrom datasets import load_dataset\n"
-    for config in found:
-        yield f'{config} = load_dataset("path/to/this/folder", "{config}")'
-    yield "```\n"
-    yield "Times are seconds, spans half-open [start, end); in text they are HH:MM:SS.mmm. `checks` holds the verdicts"
-    yield "on a question. A row without its video names it in `media`."
-    yield f"\nWritten by saven_hf {__version__}."
+        lines.append(f"Rows to train on of `{split}`: {kinds}.")
+    sources = [(source, sum(rows.values()), card.sources[source]) for source, rows in sorted(counts.items())]
+    return {
+        "name": card.name, "about": card.about, "paper": card.paper, "found": found, "sizes": _sizes(found),
+        "counts": lines, "sources": sources,
+    }  # fmt: skip
 
 
 def _sizes(found: Mapping) -> dict[str, str]:

@@ -38,7 +38,9 @@ class DataSource:
         "messages; or with `reader` the annotations of a published dataset.",
         "",
     )
-    config: str | None = _explained("Configuration of the dataset, for `load_dataset`.", None)
+    config: str | None = _explained(
+        'Configuration of the dataset, for `load_dataset`. None: "sft" if it has that, else its default.', None
+    )
     split: str = _explained("Split of the dataset, for `load_dataset`.", "train")
     streaming: bool = _explained("Read a dataset as a stream instead of preparing all of it first.", False)
     reader: str | None = _explained("Format of published annotations: a name of `saven_hf.data.READERS`.", None)

@@ -147,11 +147,19 @@ def with_media(row: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dic
 
 def _open_dataset(source: DataSource) -> Sequence | datasets.IterableDataset:
     try:
-        rows = datasets.load_dataset(source.path, source.config, split=source.split, streaming=source.streaming)
+        config = source.config
+        if config is None and "sft" in datasets.get_dataset_config_names(source.path):
+            config = "sft"
+        rows = datasets.load_dataset(source.path, config, split=source.split, streaming=source.streaming)
     except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ValueError) as error:
         raise DataError(
             f"{source.path!r} is neither a JSONL file nor a dataset that can be opened: {error}"
         ) from error
+    if rows.column_names is not None and "messages" not in rows.column_names:
+        raise DataError(
+            f"The rows of {source.path!r} have no column 'messages' (they have {', '.join(rows.column_names)}): name "
+            "the configuration to train on with `data.0.config=NAME`."
+        )
     # Media stay files: the processor decodes what it takes of them.
     for column, feature in (rows.features or {}).items():
         if _undecoded(feature) != feature:

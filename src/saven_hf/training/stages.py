@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..hub import ModelNotFoundError, config_folder, load
+from ..hub import ModelNotFoundError, load
 from ..savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
 from ..savenvideo.processing_savenvideo import SAVEnVideoProcessor
 
@@ -141,24 +141,14 @@ def load_for_training(
         ModelNotFoundError: there is no such model.
     """
     if not is_adapter(model):
-        return load(_shipped(model), device, dtype, **kwargs)
+        return load(model, device, dtype, **kwargs)
     from peft import PeftModel
 
     base = json.loads(Path(model, "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise ModelNotFoundError(f"{os.fspath(model)!r} holds adapters, but does not say of which model.")
-    loaded, processor = load(_shipped(base), device, dtype, **kwargs)
+    loaded, processor = load(base, device, dtype, **kwargs)
     return merge(PeftModel.from_pretrained(loaded, model)).to(dtype), processor
-
-
-def _shipped(model: str | os.PathLike) -> str | os.PathLike:
-    """The folder of a model that comes with the package, by its name; else what was given."""
-    if os.path.exists(model):
-        return model
-    try:
-        return config_folder(os.fspath(model))
-    except ModelNotFoundError:
-        return model
 
 
 def is_adapter(model: str | os.PathLike) -> bool:

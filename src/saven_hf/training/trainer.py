@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTConfig, SFTTrainer
 
+from ..cards import signed
+from ..model_cards import ADAPTER_FILE, CARD_FILE, model_card
 from ..savenvideo.connector_qformer import diversity_loss
 from ..savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from .cache import FeatureCache
@@ -439,6 +441,8 @@ def _load(recipe: Recipe) -> tuple[SAVEnVideoForConditionalGeneration, Any]:
 def _save_result(trainer: SAVEnVideoTrainer, recipe: Recipe) -> str | None:
     """Write the model, of a LoRA stage its adapters, and return the folder of the merged model if there is one."""
     trainer.save_model(recipe.output_dir)
+    if trainer.is_world_process_zero():
+        _finish(Path(recipe.output_dir), recipe.model)
     if not (recipe.uses_lora and recipe.merge):
         return None
     merged = Path(recipe.output_dir, "merged")
@@ -456,5 +460,19 @@ def _save_result(trainer: SAVEnVideoTrainer, recipe: Recipe) -> str | None:
         processor.save_pretrained(partial)
         shutil.rmtree(merged, ignore_errors=True)
         partial.rename(merged)
+        _finish(merged, recipe.model)
     trainer.accelerator.wait_for_everyone()
     return str(merged)
+
+
+def _finish(folder: Path, base: str) -> None:
+    """Give a result its card, and let adapters name their base as the recipe does.
+
+    peft writes where the base lay on this machine, and a card that knows nothing of the model.
+    """
+    path = folder / ADAPTER_FILE
+    if path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["base_model_name_or_path"] = base
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(signed(model_card(folder)), encoding="utf-8")

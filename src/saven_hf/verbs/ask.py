@@ -49,12 +49,24 @@ def add_plan(verbs) -> None:
     plan = verbs.add_parser(
         "plan",
         help="count tokens, memory and time before you start",
-        description="Count what asking about a video will cost, from its header and a few frames. The model's "
-        "configuration is enough: no weights are read.",
-        epilog="example:\n  saven plan lecture.mp4 --model savenvideo-7b --sampling fps --fps 1",
+        description="Count what asking about a video will cost, and training on it, from its header and a few frames. "
+        "The model's configuration is enough: no weights are read.",
+        epilog="examples:\n  saven plan lecture.mp4 --model savenvideo-7b --sampling fps --fps 1\n"
+        "  saven plan lecture.mp4 --model savenvideo-7b --dtype bfloat16 --tflops 400     (on a GPU elsewhere)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan.add_argument("video", help="a video, image or sound file")
+    plan.add_argument(
+        "--tflops",
+        metavar="N",
+        type=positive(float),
+        help="speed of the machine that you think of, in 1e12 operations a second (default: measured on this one)",
+    )
+    plan.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="of its weights (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
     add_sampling(plan)
     add_model(plan)
@@ -123,16 +135,13 @@ def _ask(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from ..hub import ModelNotFoundError, config_folder
+    import torch
+
     from ..plan import plan
 
-    model = args.model
-    if model is not None and not os.path.exists(model):
-        try:
-            model = config_folder(model)
-        except ModelNotFoundError:
-            pass  # not one of ours: an id of the Hub
-    result = plan(args.video, model, device=args.device, **sampling(args))
+    speed = None if args.tflops is None else args.tflops * 1e12
+    dtype = None if args.dtype is None else getattr(torch, args.dtype)
+    result = plan(args.video, args.model, device=args.device, dtype=dtype, flops_per_second=speed, **sampling(args))
     if args.json:
         print(json.dumps(asdict(result)))
         return
@@ -140,6 +149,8 @@ def _plan(args: argparse.Namespace) -> None:
     def size(value: float) -> str:
         return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.2f} MB"
 
+    where = f"decode on this machine, all else at {result.flops_per_second / 1e9:.0f} GFLOP/s, "
+    where += "as given" if args.tflops else f"the speed of a matrix product on this {result.device}"
     print(
         f"{os.path.basename(args.video)}: {result.video_seconds:.1f} s, {result.frames} frames to watch, "
         f"{result.audio_seconds:.1f} s of sound to hear"
@@ -153,8 +164,11 @@ def _plan(args: argparse.Namespace) -> None:
     print(
         "time     "
         + ", ".join(f"{part} {seconds:.2f} s" for part, seconds in result.seconds.items())
-        + f"\n         (on {result.device}; all but decode at {result.flops_per_second / 1e9:.0f} GFLOP/s, the "
-        "speed of a matrix product here: a lower bound)"
+        + f"\n         ({where}; a lower bound)"
+    )
+    print(
+        f"training  with LoRA and connector ({result.trained_parameters / 1e6:.1f} M parameters): memory "
+        f"{size(result.train_bytes)}, {result.train_seconds:.2f} s a row of this video, without decoding"
     )
     if result.tokens > result.context:
         print(

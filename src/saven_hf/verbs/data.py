@@ -75,7 +75,9 @@ def add_build(verbs) -> None:
     )
     build.add_argument("--split", metavar="NAME", default="train", help="name of the split (default: train)")
     build.add_argument("--source", metavar="NAME", default="own", help="where the videos are from (default: own)")
-    build.add_argument("--license", metavar="TEXT", default="not stated", help="terms of the videos, for the card")
+    build.add_argument(
+        "--license", metavar="TEXT", default="not stated", help="terms of the videos, for the card, such as CC-BY-4.0"
+    )
     build.add_argument(
         "--against",
         metavar="DIR",
@@ -158,13 +160,20 @@ def add_push(verbs) -> None:
         "exactly would go and sends nothing. HF_ENDPOINT names another server than huggingface.co.",
         epilog="examples:\n"
         "  saven push savenvid me/savenvid --dry-run\n"
-        "  saven push runs/saven/final me/my-savenvideo --private\n"
+        "  saven push runs/own/merged me/my-savenvideo --results run --private\n"
         "  saven push spaces/avbench-review me/avbench-review",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     push.add_argument("folder", help="what to upload")
     push.add_argument("repo", help="name on the Hub, as in me/savenvid")
     push.add_argument("--type", choices=("dataset", "model", "space"), help="(default: told by the folder's files)")
+    push.add_argument(
+        "--results",
+        metavar="RUN",
+        nargs="+",
+        default=[],
+        help="folders of `saven eval` that measured the model: their figures go into its card and model-index",
+    )
     push.add_argument("--private", action="store_true", default=None, help="make a new repository for oneself alone")
     push.add_argument("--revision", help="branch to commit to; it must exist")
     push.add_argument("--message", help="of the commit")
@@ -285,7 +294,7 @@ def _cache(args: argparse.Namespace) -> None:
 def _push(args: argparse.Namespace) -> None:
     from ..push import plan_upload, push
 
-    plan = plan_upload(args.folder, args.repo, args.type)
+    plan = plan_upload(args.folder, args.repo, args.type, args.results)
     if not args.json:
         print(plan)
     url = None
@@ -294,4 +303,6 @@ def _push(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({**plan.to_dict(), "dry_run": args.dry_run, "url": url}))
     else:
+        if args.dry_run and plan.made_card is not None:
+            print(f"\nREADME.md, as it would be made:\n\n{plan.made_card}")
         print("nothing was sent (--dry-run)" if args.dry_run else url)

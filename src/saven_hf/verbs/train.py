@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import warnings
 from dataclasses import asdict
 
 from .words import UsageError
@@ -19,6 +21,7 @@ def add_train(verbs) -> None:
         "--config_file FILE -m saven_hf.cli train RECIPE`.",
         epilog="examples:\n"
         "  saven train tiny       (the embedded model from nothing: its parts, its world, all four stages)\n"
+        "  saven train tiny/own --data mine       (fine-tune the embedded model on a folder of `saven build`)\n"
         "  saven train 7b/saven-24gb --data mine.jsonl --set output_dir=runs/mine --set lora.r=16\n"
         "  saven train --keys     (every key of a recipe, its default and what it means)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,6 +65,9 @@ def _train(args: argparse.Namespace) -> None:
         recipe = load_recipe(args.recipe, args.set, args.data)
     except RecipeError as error:
         raise UsageError(str(error)) from error
+    # What it says to programmers about its own next release is noise in a terminal.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         from ..training.trainer import train
     except ImportError as error:

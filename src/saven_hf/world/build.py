@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.hub_folder import Card, card_header, write_parquet
+from ..cards import render
+from ..data.hub_folder import Card, card_metadata, write_parquet
 from ..data.schema import ROWS, WorldProvenance, columns, import_datasets
 from ..files import written_whole
 from ..version import __version__
@@ -302,47 +303,7 @@ def _sft_rows(scenes: list[Scene], videos: list[dict], turns: list[list[Turn]]) 
 def _card(manifest: dict) -> str:
     """README.md: the configs of all complete splits, what they hold, how to open them."""
     complete = [split for split in SPLITS if "sft" in manifest.get(split, {})]
-    any_sft = any("sft" in configs_of(split) for split in complete)
     found = {config: [split for split in complete if config in configs_of(split)] for config in CONFIGS}
     found = {config: holding for config, holding in found.items() if holding}
-    lines = [
-        card_header(_CARD, found),
-        "# The SAVEn world",
-        "",
-        "Procedural videos whose picture, sound and time are known exactly, with questions in the three formats of",
-        "SAVEn-Vid and dense captions. Most questions need both sound and picture; `checks.chance` holds the exact",
-        "accuracy of the best guesser that has only the picture, only the sound, only the text, or no time.",
-        "",
-        "| split | videos | hours | questions | captions | rows to train on | first seed | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for split in complete:
-        one = manifest[split]
-        lines.append(
-            f"| {split} | {one['videos']} | {one['seconds'] / 3600:.2f} | {one['questions']} | {one['captions']} | "
-            f"{one['sft'] or ''} | {one['seed']} | {SPLITS[split].description} |"
-        )
-    lines += [
-        "",
-        "```python",
-        "from datasets import load_dataset",
-        "",
-        'questions = load_dataset("path/to/this/folder", "qa")',
-        'segments = load_dataset("path/to/this/folder", "captions")',
-        'videos = load_dataset("path/to/this/folder", "videos")',
-        *(['to_train_on = load_dataset("path/to/this/folder", "sft")'] if any_sft else []),
-        "```",
-        "",
-        "- `qa`: questions with their options, answer, evidence and chance levels.",
-        "- `captions`: picture, sound and both of each segment, in words.",
-        "- `videos`: each video with captions of all of its picture, its sound, and both, with their times.",
-        "- `sft`: instructions and answers as `messages`, captions to questions as 21 : 37. Answers say first what",
-        "  they rest on; the conclusion stands behind the last `: `. Splits that are held out have none.",
-        "",
-        "Times are seconds, half-open [start, end). `videos/` holds the same files as the column `video`. `answer` is",
-        "a letter, `answer_text` the answer in words; a question without `options` is open only.",
-        "",
-        f"Made by saven_hf {__version__}: `saven world --out DIR --videos N --seed S --split NAME` writes it again.",
-        "",
-    ]
-    return "\n".join(lines)
+    told = {split: {**manifest[split], "description": SPLITS[split].description} for split in complete}
+    return render("world", card_metadata(_CARD, found), name=_CARD.name, found=found, splits=told)
