@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saven_hf.savenvideo.times import format_time, has_unclear_times, locate_spans, parse_spans, parse_times, shift_times
+from saven_hf.savenvideo.times import (
+    format_time,
+    has_unclear_times,
+    locate_spans,
+    parse_spans,
+    parse_times,
+    shift_times,
+)
 
 
 def seconds(values):
