@@ -2,9 +2,9 @@
 
     python benchmarks/app_first_answer.py [--runs 3] [--model MODEL] [--threads 2]
 
-
-
-
+The 30 s example of `saven app`, asked about through the same functions as the page calls, each run as a new visitor
+for whom nothing is encoded yet. The clock starts at the click on "Ask" and stops at the first piece of the answer's
+text, and again at its end. Parts: decode, encode, prefill, generate as the page shows them, and the rest.
 Opening the example (render once, then film strip, waveform and spectrogram, kept for all visitors) comes before and is
 shown by itself. The second question shows what is left when nothing has to be decoded or encoded.
 
