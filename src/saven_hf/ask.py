@@ -217,7 +217,7 @@ class PeerSession:
     """One medium, asked about with any multimodal model of transformers; it is decoded once.
 
     Args:
-        video: path of a video, an image or a sound.
+        video: path of a video, an image or a sound; or what `peer.read` made of one.
         peer: a `saven_hf.peers.auto.PeerModel`, which says which frames are taken.
         subtitles: as for `VideoSession`; they stand in front of the question.
 
@@ -226,10 +226,10 @@ class PeerSession:
             whole prompt.
     """
 
-    def __init__(self, video: str | os.PathLike, peer, subtitles: str | os.PathLike | None = None):
+    def __init__(self, video, peer, subtitles: str | os.PathLike | None = None):
         self.peer, self.fed, self.text = peer, Fed(), ""
         start = time.perf_counter()
-        self.material = peer.read(video)
+        self.material = peer.read(video) if isinstance(video, (str, os.PathLike)) else video
         self.fed.seconds["decode"] = time.perf_counter() - start
         self.fed.frame_times = self.material.frame_times
         if subtitles is not None:
@@ -404,10 +404,17 @@ class _FirstToken(TextStreamer):
 
 
 class TimedProcessor:
-    """A processor whose stream tells how long decoding took, and which frames came out."""
+    """A processor whose stream tells how long decoding took, and which frames and windows of sound came out.
+
+    Attributes:
+        seconds: spent in decoding.
+        frame_times: of all frames, in microseconds.
+        sound_windows: (start, end) of the audio tower's windows so far, in microseconds; none for sound without times.
+    """
 
     def __init__(self, processor: SAVEnVideoProcessor):
         self.processor, self.seconds, self.frame_times = processor, 0.0, []
+        self.sound_windows: list[tuple[int, int]] = []
 
     def stream_video(self, video, **options) -> _TimedStream:
         start = time.perf_counter()
@@ -432,6 +439,11 @@ class _TimedStream:
             self.clock.seconds += time.perf_counter() - start
             if chunk is None:
                 return
+            if "audio_times" in chunk:
+                columns = chunk["input_features_mask"][0].sum(-1) // FBANK_FRAMES_PER_PATCH
+                for first, count in zip(chunk["audio_times"][0].tolist(), columns.tolist(), strict=True):
+                    if first != NO_TIME:
+                        self.clock.sound_windows.append((first, first + count * PATCH_STEP_US))
             yield chunk
 
 

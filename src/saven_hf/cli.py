@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from .verbs.app import add_app
 from .verbs.ask import add_ask, add_demo, add_plan
 from .verbs.data import add_build, add_cache, add_push, add_validate, add_world
 from .verbs.evaluate import add_eval
@@ -20,6 +21,7 @@ VERBS = (
     add_ask,
     add_plan,
     add_demo,
+    add_app,
     add_world,
     add_build,
     add_validate,
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from transformers.utils import logging as transformers_logging
 
+    from .app import AppError
     from .ask import QuestionError, QuestionFileError
     from .data.messages import DataError
     from .evaluation import (
@@ -83,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mendable += (FeatureCacheError, WorldBuildError, MissingDependencyError, DataError)
     mendable += (ControlError, RunMismatchError, AdapterError, BenchmarkFileError, ComparisonError, EndpointError)
     mendable += (MetricUnavailableError, ProtocolError, PeerError, PushError, PipelineError, GoldenError, CardError)
+    mendable += (AppError,)
     try:
         return args.run(args) or 0
     except mendable as error:

@@ -217,7 +217,7 @@ class _Sheet:
     def _sound(self, media: Media) -> Axes:
         from matplotlib.colors import LinearSegmentedColormap
 
-        envelope, levels = _analyse(media)
+        envelope, levels = analyse_sound(media)
         edges = np.linspace(0, self.seconds, _COLUMNS + 1)
         axes = self._axes(_WAVE_HEIGHT)
         loudest = max(float(np.nanmax(np.abs(envelope), initial=0.0)), 1e-4)
@@ -227,11 +227,11 @@ class _Sheet:
         self.top -= 0.5 * _GAP
 
         axes = self._axes(_SPECTRUM_HEIGHT)
-        loudest = max(float(np.nanmax(levels, initial=_QUIETEST_DB)), _QUIETEST_DB + _RANGE_DB / 2)
+        quietest, loudest = level_range(levels)
         inks = LinearSegmentedColormap.from_list("ink", ["white", "#d0d7de", "#57606a", _INK])
         axes.imshow(
             levels, extent=(0, self.seconds, 0, 1), origin="lower", aspect="auto", interpolation="bilinear",
-            cmap=inks, vmin=loudest - _RANGE_DB, vmax=loudest,
+            cmap=inks, vmin=quietest, vmax=loudest,
         )  # fmt: skip
         axes.set(xlim=(0, self.seconds), ylim=(0, 1))
         for hertz, label in ((100, "100 Hz"), (1000, "1 kHz"), (8000, "8 kHz")):
@@ -241,9 +241,9 @@ class _Sheet:
         return axes
 
     def _time_axis(self, axes: Axes) -> None:
-        step = next((step for step in _STEPS if self.seconds / step <= _MOST_TICKS), _STEPS[-1])
-        self.ticks = np.arange(0, self.seconds + 1e-6, step)
-        axes.set_xticks(self.ticks, [_clock(tick, step) for tick in self.ticks], family=_fonts())
+        ticks = time_ticks(self.seconds)
+        self.ticks = [tick for tick, _ in ticks]
+        axes.set_xticks(self.ticks, [label for _, label in ticks], family=_fonts())
         axes.tick_params(length=3, color=_LINE, labelcolor=_MUTED, labelsize=_SMALL, pad=2)
         axes.spines["bottom"].set_visible(True)
         axes.spines["bottom"].set_color(_LINE)
@@ -297,6 +297,12 @@ def _stills(media: Media, width: float) -> tuple[int, float]:
     aspect = media.width / media.height
     count = min(max(round(width / (_STILL_HEIGHT * aspect)), 3), 24, media.num_frames)
     return count, min(max(width / count / aspect, 0.3), 2.0)
+
+
+def time_ticks(seconds: float, most: int = _MOST_TICKS) -> list[tuple[float, str]]:
+    """Where a time axis of so many seconds is marked, and what is written there: at round steps, about `most`."""
+    step = next((step for step in _STEPS if seconds / step <= most), _STEPS[-1])
+    return [(float(tick), _clock(tick, step)) for tick in np.arange(0, seconds + 1e-6, step)]
 
 
 def _clock(seconds: float, step: float) -> str:
@@ -396,18 +402,18 @@ def _letters() -> set[int]:
 # Sound
 
 
-def _analyse(media: Media) -> tuple[np.ndarray, np.ndarray]:
-    """Sound in `_COLUMNS` equal stretches of the medium's time.
+def analyse_sound(media: Media, columns: int = _COLUMNS) -> tuple[np.ndarray, np.ndarray]:
+    """Sound in `columns` equal stretches of the medium's time, read piece by piece.
 
     Returns:
         Lowest and highest sample of each, (2, columns), and levels in dB relative to a full-scale sine,
         (bands, columns); NaN before the track begins and after it ends.
     """
-    step = media.duration / _COLUMNS  # us
+    step = media.duration / columns  # us
     block = max(1, int(_BLOCK_US / step))
-    envelope, levels = np.full((2, _COLUMNS), np.nan), np.full((_BANDS, _COLUMNS), np.nan)
-    for first in range(0, _COLUMNS, block):
-        last = min(first + block, _COLUMNS)
+    envelope, levels = np.full((2, columns), np.nan), np.full((_BANDS, columns), np.nan)
+    for first in range(0, columns, block):
+        last = min(first + block, columns)
         begin = round(first * step)
         waveform, start = media.audio(begin, round(last * step), _RATE)
         if not len(waveform):
@@ -422,6 +428,12 @@ def _analyse(media: Media) -> tuple[np.ndarray, np.ndarray]:
                 envelope[:, column] = heard.min(), heard.max()
                 levels[:, column] = _levels(samples, low, high)
     return envelope, levels
+
+
+def level_range(levels: np.ndarray) -> tuple[float, float]:
+    """The levels in dB that a spectrogram shows as nothing and as full: silence stays blank whatever its noise."""
+    loudest = max(float(np.nanmax(levels, initial=_QUIETEST_DB)), _QUIETEST_DB + _RANGE_DB / 2)
+    return loudest - _RANGE_DB, loudest
 
 
 def _levels(samples: np.ndarray, low: float, high: float) -> np.ndarray:

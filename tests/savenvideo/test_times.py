@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saven_hf.savenvideo.times import format_time, has_unclear_times, parse_spans, parse_times, shift_times
+from saven_hf.savenvideo.times import (
+    format_time,
+    has_unclear_times,
+    locate_spans,
+    parse_spans,
+    parse_times,
+    shift_times,
+)
 
 
 def seconds(values):
@@ -143,6 +150,21 @@ def test_span_within_text(before, start, end, after):
 @given(st.text(max_size=200))
 def test_any_text_is_read(text):
     assert all(0 <= start <= end < 2**62 for start, end in parse_spans(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a bell: from 00:00:03.000 to 00:00:09.500, then", ["00:00:03.000 to 00:00:09.500"]),
+        ("from 1 to 13 seconds and at 1 min 30 s.", ["1 to 13 seconds", "1 min 30 s"]),
+        ("at 5, 10 and 15 s; score 4:3", ["5", "10", "15 s"]),
+        ("no time at all", []),
+    ],
+)
+def test_where_spans_are_written(text, written):
+    found = locate_spans(text)
+    assert [text[first:last] for (first, last), _ in found] == written
+    assert [span for _, span in found] == parse_spans(text)
 
 
 def test_a_colon_behind_a_time_is_punctuation():

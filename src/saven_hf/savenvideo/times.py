@@ -121,6 +121,15 @@ def parse_spans(text: str) -> list[tuple[int, int]]:
     return [(min(span), max(span)) for span in _spans_in_text_order(text)]
 
 
+def locate_spans(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The spans of `parse_spans`, each with where it is written: `(first, last)` so that `text[first:last]` names it.
+
+    Returns:
+        `((first, last), (start, end))` in the order of the text; characters, and microseconds.
+    """
+    return [(place, (min(span), max(span))) for place, span in _located_spans(text)]
+
+
 def shift_times(text: str, offset: int) -> str:
     """The text on a clock that reads `offset` microseconds more: its clock readings moved, as "HH:MM:SS.mmm".
 
@@ -142,8 +151,13 @@ def has_unclear_times(text: str) -> bool:
     return any(mention.scale is not None for mention in _find_mentions(text))
 
 
+def _spans_in_text_order(text: str) -> list[tuple[int, int]]:
+    return [span for _, span in _located_spans(text)]
+
+
 @lru_cache(maxsize=1024)  # spans and times of a question are asked for one after the other
-def _spans_in_text_order(text: str) -> tuple[tuple[int, int], ...]:
+def _located_spans(text: str) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Where each span is written, and the span as it is written: its end may come first."""
     mentions = _find_mentions(text)
     spans = []
     index = 0
@@ -152,15 +166,15 @@ def _spans_in_text_order(text: str) -> tuple[tuple[int, int], ...]:
         end = mentions[index + 1] if index + 1 < len(mentions) else None
         if end is not None and _is_range(text, mention, end):
             start = mention.value if mention.value is not None else round(mention.number * end.scale)
-            spans.append((start, end.value))
+            spans.append(((mention.start, end.end), (start, end.value)))
             index += 2
             continue
         index += 1
         if mention.value is None or (mention.scale is not None and _NO_PLACE_BEFORE.search(before)):
             continue
         from_start = mention.scale is not None and _FROM_START_BEFORE.search(before)
-        spans.append((0 if from_start else mention.value, mention.value))
-    return tuple(span for span in spans if max(span) <= LONGEST)
+        spans.append(((mention.start, mention.end), (0 if from_start else mention.value, mention.value)))
+    return tuple((place, span) for place, span in spans if max(span) <= LONGEST)
 
 
 def _before(text: str, start: int) -> str:
