@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from batches import gap
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tiny import tiny_config, tiny_model, video_media
 from transformers import BatchFeature
 
+from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
 from saven_hf.savenvideo.connector_avts import AVTSLayer, literal_cross_attention, window_positions
 from saven_hf.savenvideo.connector_base import (
     PICTURE,
@@ -448,3 +450,11 @@ class TestMLPConnector:
         pooled = self.rows(shaken_model(resampler_type="mlp_pool"), *sample(frames=2, columns=2))
         assert len(full) == 2 * 5 + 2 * 9 and len(pooled) == 4
         torch.testing.assert_close(pooled, torch.stack([part.mean(0) for part in full.split(7)]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"time_fusion": "twice"}, {"resampler_type": "avt"}, {"stc_padding": 2}, {"queries_per_window": "32"}]
+)
+def test_a_key_of_another_kind_is_refused(wrong):
+    with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(wrong))):
+        SAVEnVideoConfig(**wrong)

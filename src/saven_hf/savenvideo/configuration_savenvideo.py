@@ -1,7 +1,5 @@
 """Configuration of SAVEnVideo (paper section 4)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -189,7 +187,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
     resampler_layers: int = 2
     resampler_heads: int = 16
     resampler_intermediate_size: int = 4096
-    resampler_dropout: float = 0.0
+    resampler_dropout: float | int = 0.0
     resampler_attention: Literal["projected", "literal"] = "projected"
     queries_per_window: int = 64
     window_seconds: float | int | None = 60.0
@@ -208,7 +206,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
     stc_pool: bool = False
     image_frames: int = 1
 
-    qformer_step_seconds: float = 0.5
+    qformer_step_seconds: float | int = 0.5
     qformer_rows: int = 36
     qformer_low_steps: int | None = 1
     qformer_direction: Literal["past", "future", "both"] = "past"
