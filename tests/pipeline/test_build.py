@@ -49,7 +49,7 @@ def test_the_folder_opens_with_every_config_and_rows_are_valid(built, world_fold
         rows[config] = datasets.load_dataset(str(out), config, split="train", cache_dir=cache)
     for row in rows["qa"].cast_column("video", datasets.Video(decode=False)):
         validate_row(row, "qa")
-        assert row["provenance"]["models"] == ["change-0.14-2", "signal"]
+        assert row["provenance"]["models"] == ["change-0.05-1-0.7", "signal"]
         assert row["video"]["bytes"] == (world_folder / f"{row['video_id']}.mp4").read_bytes()
     assert len(rows["captions"]) == result["segments"] and len(rows["videos"]) == 6
     assert len(rows["sft"]) == result["sft"]
