@@ -27,9 +27,10 @@ PROCESSES.set_forkserver_preload(["saven_hf.pipeline.build", "datatrove.executor
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """200 files of eight of the shortest scenes."""
+    """200 files of eight scenes: six of the shortest, and two that are long enough for questions."""
     folder = tmp_path_factory.mktemp("videos")
-    scenes = sorted((sample_scene(seed, segments=2) for seed in range(100)), key=lambda scene: scene.duration)[:8]
+    short = sorted((sample_scene(seed, segments=2) for seed in range(50)), key=lambda scene: scene.duration)
+    scenes = [*short[:6], sample_scene(0, "iid"), sample_scene(1, "iid")]
     for number in range(VIDEOS):
         path = folder / f"{number:03d}.mp4"
         if number < len(scenes):
