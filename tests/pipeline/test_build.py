@@ -1,5 +1,6 @@
 """`saven build`: whole runs, resumed ones, bad videos, and what the folder opens as."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,8 +16,9 @@ from saven_hf.data.schema import validate_row
 from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, find_videos
 from saven_hf.pipeline.annotators import open_annotator
 from saven_hf.pipeline.caption import caption
+from saven_hf.pipeline.errors import ServiceError
 from saven_hf.pipeline.segment import segment
-from saven_hf.pipeline.stages import STAGES, Work
+from saven_hf.pipeline.stages import STAGES, VideoTask, Work, Worker
 from saven_hf.savenvideo.media import open_media
 
 
@@ -49,7 +51,7 @@ def test_the_folder_opens_with_every_config_and_rows_are_valid(built, world_fold
         rows[config] = datasets.load_dataset(str(out), config, split="train", cache_dir=cache)
     for row in rows["qa"].cast_column("video", datasets.Video(decode=False)):
         validate_row(row, "qa")
-        assert row["provenance"]["models"] == ["change-0.14-2", "signal"]
+        assert row["provenance"]["models"] == ["change-0.05-1-0.7", "signal"]
         assert row["video"]["bytes"] == (world_folder / f"{row['video_id']}.mp4").read_bytes()
     assert len(rows["captions"]) == result["segments"] and len(rows["videos"]) == 6
     assert len(rows["sft"]) == result["sft"]
@@ -178,6 +180,17 @@ def test_speech_is_a_column_of_its_own(clip_path):
         row = caption(segment({"video_id": "four"}, media), media, signal, lambda clip: "Hello." if clip.start else "")
     assert [one["transcript"] for one in row["segments"]] == [None, "Hello.", "Hello.", "Hello."]
     assert "Hello" not in "".join(one["audio_caption"] for one in row["segments"])
+
+
+def test_a_disk_that_is_full_stops_the_run_and_blames_no_video(clip_path, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    worker = Worker(Settings(), Work(tmp_path))
+    monkeypatch.setattr("saven_hf.pipeline.stages.written_whole", full)
+    with pytest.raises(ServiceError, match="No space left on device.*start the build again"):
+        worker.run_video(VideoTask("four", str(clip_path), clip_path.name))
+    assert not list((tmp_path / "failed").iterdir())
 
 
 def test_what_a_killed_run_left_half_written_is_cleared(tmp_path):

@@ -37,9 +37,7 @@ def verdict(passed: bool | None, score: float | None = None, detail: str | None 
 def check(row: dict, media: Media, annotator: Annotator) -> dict:
     """The row whose questions have "checks", and which has "picture_hash" and "sound_hash" of its video."""
     questions = row["questions"]
-    blind = _guess(row, questions, annotator, None)
-    visual = _guess(row, questions, annotator, "visual_caption")
-    audio = _guess(row, questions, annotator, "audio_caption")
+    blind, visual, audio = _guess(questions, annotator, (None, row["visual_caption"], row["audio_caption"]))
     checked = []
     for at, asked in enumerate(questions):
         checks = dict(NOT_CHECKED)
@@ -112,23 +110,24 @@ def orders(options: Sequence[str]) -> list[list[str]]:
     return [[*options[at:], *options[:at]] for at in range(ORDERS)]
 
 
-def _guess(row: dict, questions: Sequence[dict], annotator: Annotator, column: str | None) -> list[dict]:
-    """Verdicts of a guesser that knows nothing of the video, or one caption of it, over several orders of options."""
-    caption = None if column is None else row[column]
+def _guess(questions: Sequence[dict], annotator: Annotator, captions: Sequence[str | None]) -> list[list[dict]]:
+    """For each caption, verdicts of a guesser that knows no more of the video, over several orders of options."""
     asked = [{"question": one["question"], "options": order, "caption": caption}
-             for one in questions for order in orders(one["options"])]  # fmt: skip
+             for caption in captions for one in questions for order in orders(one["options"])]  # fmt: skip
     chosen = annotator.choose(asked) if asked else []
-    by_words = chosen is None
-    if by_words:
-        chosen = [_by_words(one) for one in asked]
+    who = "by the annotator's model"
+    if chosen is None:
+        chosen, who = [_by_words(one) for one in asked], "by words in common"
+    picked = iter([None if letter is None else one["options"]["ABCD".index(letter)]
+                   for one, letter in zip(asked, chosen, strict=True)])  # fmt: skip
     verdicts = []
-    for at, one in enumerate(questions):
-        right = one["options"]["ABCD".index(one["answer"])]
-        tries = range(at * ORDERS, (at + 1) * ORDERS)
-        hits = sum(letter is not None and asked[k]["options"]["ABCD".index(letter)] == right
-                   for k, letter in ((k, chosen[k]) for k in tries))  # fmt: skip
-        who = "by words in common" if by_words else "by the annotator's model"
-        verdicts.append(verdict(hits < LEAKS_FROM, hits / ORDERS, who))
+    for _ in captions:
+        of_caption = []
+        for one in questions:
+            right = one["options"]["ABCD".index(one["answer"])]
+            hits = sum(next(picked) == right for _ in range(ORDERS))
+            of_caption.append(verdict(hits < LEAKS_FROM, hits / ORDERS, who))
+        verdicts.append(of_caption)
     return verdicts
 
 

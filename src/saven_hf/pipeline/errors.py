@@ -16,7 +16,7 @@ class AnnotatorError(PipelineError):
 
 
 class ServiceError(PipelineError):
-    """A server that all videos need does not answer, or refuses us: going on would put every video aside."""
+    """What all videos need, a server or the disk, fails or refuses us: going on would put every video aside."""
 
 
 class ReplyError(PipelineError):

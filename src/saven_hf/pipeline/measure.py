@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..savenvideo.media import Media
-from .segment import SIZE, decoded
+from .segment import decoded
 
 
 SAMPLE_RATE = 16_000
+_SIZE = (36, 64)  # of frames that are measured
 _FRAMES_PER_SECOND, _MOST_FRAMES = 8, 240
 _FRAME, _HOP = 512, 160  # samples of a spectrum, and from one to the next: 32 ms and 10 ms
 _BANDS = 40
@@ -96,7 +97,7 @@ def measure_picture(media: Media, start: float, end: float) -> PictureFacts:
     """Facts of the frames shown in [start, end) seconds: eight a second, at most 240."""
     part = (round(start * 1e6), round(end * 1e6))
     times = media.sample_times("fps", fps=_FRAMES_PER_SECOND, max_frames=_MOST_FRAMES, part=part)
-    frames = np.concatenate(list(decoded(media, np.array(times, dtype=np.int64), SIZE, 64)))
+    frames = np.concatenate(list(decoded(media, np.array(times, dtype=np.int64), _SIZE, 64)))
     luma = frames.astype(np.float32).transpose(0, 2, 3, 1) @ np.float32([0.2126, 0.7152, 0.0722]) / 255
     levels = luma.mean(axis=(1, 2))
     third = max(1, len(levels) // 3)

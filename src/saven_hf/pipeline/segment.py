@@ -21,7 +21,7 @@ MIN_FRAMES, MAX_CLIPS = 50, 20  # paper, A.1
 # most, as far as the shortest clip allows.
 MIN_CLIPS = 4
 
-SIZE = (36, 64)
+_SIZE = (18, 32)  # of frames that are compared
 _CHUNK = 128  # frames decoded at a time
 _WINDOW = 300_000  # us to both sides of a boundary that are compared
 _LEVELS = 6  # of each colour channel
@@ -55,45 +55,59 @@ class ShotDetector(Protocol):
 
 @dataclass(frozen=True)
 class ChangeDetector:
-    """The detector without weights: how much the colours of the next 0.3 s differ from those of the last 0.3 s.
+    """The detector without weights: how much the next 0.3 s differ from the last 0.3 s.
 
     The joint colour histogram hardly changes when things move and changes when a shot does; pixels tell shots of the
-    same colours apart. Comparing stretches instead of neighbouring frames finds cross-fades as well as cuts.
+    same colours apart. Comparing stretches instead of neighbouring frames finds cross-fades as well as cuts. Frames
+    count as long as they are shown. What moves differs within each stretch as it does between them, so part of the
+    difference between the halves of a stretch is taken off: small changes stand out of a picture at rest, and motion
+    is none.
 
     Attributes:
-        threshold: of the score, a share of pixels that changed colour; tuned on the procedural world.
+        threshold: of the score, a share of pixels that changed colour; these three were tuned on the procedural world.
         pixel_weight: how much the mean difference of pixels counts beside that of histograms.
+        drift_weight: how much of the difference between the halves of a stretch is taken off.
     """
 
-    threshold: float = 0.14
-    pixel_weight: float = 2.0
+    threshold: float = 0.05
+    pixel_weight: float = 1.0
+    drift_weight: float = 0.7
 
     @property
     def name(self) -> str:
-        return f"change-{self.threshold:g}-{self.pixel_weight:g}"
+        return f"change-{self.threshold:g}-{self.pixel_weight:g}-{self.drift_weight:g}"
 
     def score(self, media: Media) -> FrameScores:
         times = np.array(media.frame_times(), dtype=np.int64)
+        shown = np.diff(times, append=2 * times[-1] - times[-2] if len(times) > 1 else times[-1] + 1)
         scores = np.zeros(len(times), dtype=np.float32)
-        pixels = np.zeros((0, 3 * SIZE[0] * SIZE[1]), dtype=np.float32)
-        colours = np.zeros((0, _LEVELS**3), dtype=np.float32)
+        held = np.zeros((0, _LEVELS**3 + 3 * _SIZE[0] * _SIZE[1]), dtype=np.float32)
         first = done = 0  # frames held are first, first + 1, ...; those before `done` have their score
-        for chunk in decoded(media, times, SIZE, _CHUNK):
-            colours = np.concatenate([colours, colour_histograms(chunk)])
-            pixels = np.concatenate([pixels, chunk.reshape(len(chunk), -1).astype(np.float32) / 255])
-            held = times[first : first + len(pixels)]
-            is_last = first + len(pixels) == len(times)
+        for chunk in decoded(media, times, _SIZE, _CHUNK):
+            held = np.concatenate([held, self._features(chunk)])
+            last = first + len(held)
             # The frames whose next 0.3 s are all here.
-            ready = len(times) if is_last else first + int(np.searchsorted(held, held[-1] - _WINDOW))
+            is_end = last == len(times)
+            ready = last if is_end else int(np.searchsorted(times[:last], times[last - 1] - _WINDOW))
             if ready <= done:
                 continue
-            at = np.arange(done - first, ready - first)
-            scores[done:ready] = _change(colours, held, at) * (colours.shape[1] / 2)
-            scores[done:ready] += self.pixel_weight * _change(pixels, held, at)
+            stretches = _Stretches(held, times[first:last], shown[first:last], np.arange(done - first, ready - first))
+            drift = np.maximum(
+                stretches.change(-_WINDOW, -_WINDOW // 2, 0), stretches.change(0, _WINDOW // 2, _WINDOW)
+            )
+            change = stretches.change(-_WINDOW, 0, _WINDOW, nearest=True)
+            scores[done:ready] = np.maximum(0, change - self.drift_weight * drift)
             done = ready
-            keep = int(np.searchsorted(held, times[min(done, len(times) - 1)] - _WINDOW))
-            colours, pixels, first = colours[keep:], pixels[keep:], first + keep
+            # Of slow video at least one frame before the next that gets its score.
+            keep = min(int(np.searchsorted(times, times[min(done, len(times) - 1)] - _WINDOW)), done - 1)
+            held, first = held[keep - first :], keep
         return FrameScores(times, scores, self.threshold)
+
+    def _features(self, frames: np.ndarray) -> np.ndarray:
+        """(frames, features) float32 whose sum of absolute differences is the change from frame to frame."""
+        pixels = frames.reshape(len(frames), -1)
+        scaled = pixels * np.float32(self.pixel_weight / 255 / pixels.shape[1])
+        return np.concatenate([colour_histograms(frames) / 2, scaled], axis=1)
 
 
 def decoded(media: Media, times: np.ndarray, size: tuple[int, int], chunk: int) -> Iterator[np.ndarray]:
@@ -126,18 +140,40 @@ def colour_histograms(frames: np.ndarray, levels: int = _LEVELS) -> np.ndarray:
     return (histograms.reshape(count, -1) / scaled.shape[2]).astype(np.float32)
 
 
-def _change(features: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Mean absolute difference between the mean features of the window from each frame on and of that before it."""
-    sums = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, axis=0, dtype=np.float64)])
-    before = np.searchsorted(times, times[at] - _WINDOW)
-    after = np.searchsorted(times, times[at] + _WINDOW)
-    before = np.minimum(before, np.maximum(at - 1, 0))  # slow video: at least one frame on each side
-    after = np.maximum(after, at + 1)
-    left = (sums[at] - sums[before]) / np.maximum(at - before, 1)[:, None]
-    right = (sums[after] - sums[at]) / (after - at)[:, None]
-    change = np.abs(right - left).mean(axis=1)
-    change[at == 0] = 0
-    return change
+class _Stretches:
+    """Means over stretches of time around frames.
+
+    Args:
+        features: (frames, features).
+        times, shown: (frames,) PTS, and how long each is shown.
+        at: numbers of the frames whose surroundings are compared.
+    """
+
+    def __init__(self, features: np.ndarray, times: np.ndarray, shown: np.ndarray, at: np.ndarray):
+        self._times, self._at = times, at
+        self._time = np.concatenate([[0], np.cumsum(shown)])
+        self._sums = np.zeros((len(features) + 1, features.shape[1]))
+        np.cumsum(features * shown[:, None], axis=0, out=self._sums[1:])
+
+    def change(self, start: int, middle: int, end: int, nearest: bool = False) -> np.ndarray:
+        """Sum of absolute differences between the means from `start` to `middle` and from there to `end`.
+
+        Args:
+            start, middle, end: microseconds from each frame.
+            nearest: take at least one frame on each side, however far; else a side without frames is no change.
+        """
+        first, mid, last = (np.searchsorted(self._times, self._times[self._at] + offset)
+                            for offset in (start, middle, end))  # fmt: skip
+        if nearest:
+            first, last = np.minimum(first, np.maximum(mid - 1, 0)), np.maximum(last, mid + 1)
+        known = np.flatnonzero((first < mid) & (mid < last))
+        first, mid, last = first[known], mid[known], last[known]
+        change = np.zeros(len(self._at))
+        change[known] = np.abs(self._mean(mid, last) - self._mean(first, mid)).sum(axis=1)
+        return change
+
+    def _mean(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        return (self._sums[last] - self._sums[first]) / (self._time[last] - self._time[first])[:, None]
 
 
 def find_boundaries(found: FrameScores, closest: int = _CLOSEST) -> list[int]:

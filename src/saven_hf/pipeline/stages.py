@@ -102,10 +102,20 @@ class Work:
         return stored["row"] if key in (None, stored["key"]) else None
 
     def write(self, stage: str, video_id: str, key: str, row: dict) -> dict:
-        """Store a row; what is given back is what a later run reads."""
+        """Store a row; what is given back is what a later run reads.
+
+        Raises:
+            ServiceError: it cannot be written, which is no fault of the video.
+        """
         text = json.dumps({"key": key, "row": row}, ensure_ascii=False, allow_nan=False)
-        with written_whole(self.folder / stage / f"{video_id}.json") as partial:
-            Path(partial).write_text(text, encoding="utf-8")
+        try:
+            with written_whole(self.folder / stage / f"{video_id}.json") as partial:
+                Path(partial).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ServiceError(
+                f"The result of {video_id} cannot be stored ({error.strerror}). See to the disk, and that no other "
+                "build writes to this folder, and start the build again: what is done is kept."
+            ) from error
         return json.loads(text)["row"]
 
     def forget(self, stage: str, video_id: str) -> None:
@@ -165,7 +175,7 @@ class Worker:
         """Work on videos, several side by side where the annotator mostly waits; yields each id when it is done.
 
         Raises:
-            ServiceError: a service that all videos need does not answer; what is done is kept.
+            ServiceError: a service that all videos need does not answer, or the disk is full; what is done is kept.
         """
         if self.annotator.videos_at_once == 1:
             for task in tasks:
