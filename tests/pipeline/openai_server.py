@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of connections not yet taken: the default of 5 refuses some of 32 that come at once
+
+
 class OpenAIServer:
     """Answers `reply(body)` to everything; `faults` come first, one for each request, in order.
 
@@ -50,8 +55,7 @@ class OpenAIServer:
                     with server.lock:
                         server.at_once -= 1
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
