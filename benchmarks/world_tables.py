@@ -468,7 +468,7 @@ def main(words: list[str] | None = None) -> int:
     tables = [one._asdict() for one in tables_in(text)]
     docs = Path(args.docs)
     docs.parent.mkdir(parents=True, exist_ok=True)
-    whole = json.dumps(without_nan({**found, "tables": tables}), indent=1, ensure_ascii=False) + "\n"
+    whole = json.dumps(without_nan({**found, "tables": tables}), ensure_ascii=False) + "\n"
     for path, content in ((docs, text), (docs.with_suffix(".json"), whole)):
         with written_whole(path) as partial:
             Path(partial).write_text(content, encoding="utf-8")

@@ -33,6 +33,6 @@ def picture_of(words: list[str], path: Path, folder: str) -> None:
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        picture_of(["saven", "demo"], IMAGES / "demo.svg", folder)
+        picture_of(["saven", "demo", "--seed", "1"], IMAGES / "demo.svg", folder)
         (drawn,) = Path(folder).glob("saven-demo/*.png")
         shutil.copy(drawn, IMAGES / "demo.png")

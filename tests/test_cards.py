@@ -55,6 +55,9 @@ def test_results_of_a_run(tmp_path):
     ]
     with pytest.raises(CardError, match="has no summary.json"):
         run_results(tmp_path)
+    (tmp_path / "summary.json").write_text('{"benchmark": "world-sync", "balanced_accuracy": {}}')
+    with pytest.raises(CardError, match="is a run of world-sync, which a card has no table for"):
+        run_results(tmp_path)
 
 
 def test_a_later_run_of_the_same_counts_and_the_index_takes_the_larger_one(tmp_path):

@@ -94,12 +94,16 @@ def run_results(run: str | os.PathLike) -> list[Result]:
     """What a folder of `saven eval` has measured.
 
     Raises:
-        CardError: it is no such folder, or its run is not complete.
+        CardError: it is no such folder, its run is not complete, or is of a benchmark without a table (world-sync).
     """
     path = Path(run) / "summary.json"
     if not path.is_file():
         raise CardError(f"{os.fspath(run)} has no summary.json: name a folder that `saven eval --out` has completed.")
     summary = json.loads(path.read_text(encoding="utf-8"))
+    if "benchmarks" not in summary:
+        raise CardError(
+            f"{os.fspath(run)} is a run of {summary.get('benchmark')}, which a card has no table for: leave it out."
+        )
     frames = summary.get("settings", {}).get("frames")
     found = []
     for benchmark, parts in summary["benchmarks"].items():

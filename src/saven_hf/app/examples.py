@@ -49,7 +49,7 @@ _ONE_EACH = ("seen_at", "heard_at", "when_seen", "when_heard")
 
 # Rendered when they are first opened: a second or two each, in place of files that every wheel would carry.
 EXAMPLES = (
-    Example("Shapes and tones, 20 s", 3, _ONE_EACH),
+    Example("Shapes and tones, 14 s", 12, _ONE_EACH),
     Example("Sound out of step, 30 s", 39, _ONE_EACH),
     Example("Counting, 26 s", 42, ("seen_at", "heard_at", "pulses_at", "copies_at")),
 )
