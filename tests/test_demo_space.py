@@ -138,7 +138,7 @@ def test_an_example_is_asked_and_its_times_move_the_player(visit):
     expect(page.locator(".turn .truth")).to_contain_text(question.answer_text)
     expect(page.locator(".turn .mark")).to_have_text(re.compile("right|wrong"))
     frames, sound, tokens, *costs = numbers(page)
-    assert frames > 16 and sound == pytest.approx(20.3, abs=0.1) and tokens >= 48 and costs[0] > 0
+    assert frames > 16 and sound == pytest.approx(EXAMPLES[0].scene.duration / 1e6, abs=0.1) and tokens >= 48 and costs[0] > 0
     expect(page.locator(".rows .frames .label")).to_have_text(f"frames fed: {frames:.0f}")
     assert page.locator(".rows .windows i").count() == 3  # of at most 10 s
 
