@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip import render
 from PIL import Image
 
 import saven_hf
@@ -27,14 +26,6 @@ from saven_hf.savenvideo.media_errors import MediaError
 
 
 WAIT = 600  # seconds; a busy machine
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """12 s: red circle, blue square, green triangle, yellow circle; a tone with each but the second."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,9 @@ import sys
 import time
 
 import pytest
-from clip import render
 
 import saven_hf
 from saven_hf.cli import main
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "demo.mp4"
-    render(path)
-    return path
 
 
 def test_ask_prints_answer_and_what_was_fed(clip, capsys):

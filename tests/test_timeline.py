@@ -6,7 +6,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from clip import SECONDS, render
+from clip import SECONDS
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -21,13 +21,6 @@ ROWS = [
     SpanRow("When is it green?", "from 6 s to 9 s", right=True, asked=[(1, 2)], true=[(6, 9)], answered=[(6.5, 8)]),
     SpanRow("And at 5 s?", "never", truth="blue", right=False, asked=[(5, 5)], answered=[(100, 130)]),
 ]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render(path)
-    return path
 
 
 @pytest.fixture(scope="module")

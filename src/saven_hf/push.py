@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .cards import is_untouched, signed
+from .files import written_whole
 from .hub import WEIGHT_FILES
 from .model_cards import (
     ADAPTER_FILE,
@@ -219,7 +220,8 @@ def push(
     if plan.results:
         write_results(plan.folder, plan.results)
     if plan.made_card is not None:
-        (plan.folder / CARD_FILE).write_text(plan.made_card, encoding="utf-8")
+        with written_whole(plan.folder / CARD_FILE) as partial:
+            Path(partial).write_text(plan.made_card, encoding="utf-8")
     try:
         api.create_repo(
             plan.repo_id, repo_type=plan.repo_type, private=private, exist_ok=True, space_sdk=plan.space_sdk

@@ -8,7 +8,6 @@ import wave
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from clip import render
 from PIL import Image
 
 from saven_hf.evaluation import PLAIN, EndpointAdapter, EndpointError, Item, ProtocolError, control_named
@@ -65,13 +64,6 @@ def server():
     found = Server()
     yield found
     found.server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render(path)
-    return path
 
 
 def adapter(server, **options):

@@ -4,20 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from clip import render
 
 from saven_hf.cli import main
 from saven_hf.evaluation import OpenQA, TransformersAdapter, control_named, evaluate
 from saven_hf.evaluation.adapters import Asked
 from saven_hf.evaluation.benchmarks import Item, Pair
 from saven_hf.peers.auto import PeerModel
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render(path)
-    return path
 
 
 @pytest.fixture(scope="module")

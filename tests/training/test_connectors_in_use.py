@@ -5,20 +5,12 @@ import json
 import pytest
 import torch
 from batches import gap
-from clip import render
 from kinds import KINDS
 from small import save_small_model, small_model
 
 from saven_hf.cli import main
 from saven_hf.evaluation import evaluate_world
 from saven_hf.hub import load
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    render(path)
-    return path
 
 
 @pytest.mark.parametrize("kind", KINDS)

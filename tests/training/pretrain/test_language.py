@@ -144,7 +144,7 @@ def test_where_to_look_is_where_the_answer_stands(tokenizer):
 
 def test_a_look_astray_is_dear(tokenizer):
     torch.manual_seed(0)
-    config = tiny_language_config(tokenizer, intermediate_size=64, num_hidden_layers=1)
+    config = tiny_language_config(tokenizer, intermediate_size=64, num_hidden_layers=4)
     reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer)
     samples = [SampleDrawer(tokenizer).draw(5, Course(1.0, (4, 6), {"range": 1.0}, 0.0))]
     width = len(samples[0].ids)
@@ -156,12 +156,19 @@ def test_a_look_astray_is_dear(tokenizer):
     assert astray == pytest.approx(np.log(2) * 6 / 8, abs=1e-3)  # a name in two layers, and six tokens of its times
 
 
+@pytest.mark.parametrize("wrong", [{"num_hidden_layers": 3}, {"attn_implementation": "sdpa"}])
+def test_a_model_that_cannot_be_told_where_to_look_is_refused(tokenizer, wrong):
+    config = tiny_language_config(tokenizer, **{"num_hidden_layers": 4, **wrong})
+    with pytest.raises(ValueError, match="set num_hidden_layers to at least 4, and attn_implementation='eager'"):
+        TimelineReader(Qwen2ForCausalLM(config), tokenizer)
+
+
 def test_directions_of_the_code_are_orthogonal(tokenizer):
     code = TimelineCode(tokenizer, 256)
     directions = torch.cat([code.table[1:], code.asked[None], code.times / language.TIME_SCALE, code.spoken])
     assert torch.allclose(directions @ directions.T, torch.eye(len(directions)), atol=1e-5)
     assert not code.table[NOTHING].any()
-    with pytest.raises(ValueError, match="does not fit a width of 192"):
+    with pytest.raises(ValueError, match="does not fit a width of 192: .* hidden_size of at least 250"):
         TimelineCode(tokenizer, 192)
 
 

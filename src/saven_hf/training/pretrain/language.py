@@ -204,7 +204,10 @@ class TimelineCode(nn.Module):
         phases = 2 * len(CODE_PERIODS)
         needed = TABLE_ROWS + 5 * phases
         if hidden_size < needed:
-            raise ValueError(f"A code of {needed} orthogonal directions does not fit a width of {hidden_size}.")
+            raise ValueError(
+                f"A code of {needed} orthogonal directions does not fit a width of {hidden_size}: give the language "
+                f"model a hidden_size of at least {needed}."
+            )
         gaussian = torch.randn(hidden_size, needed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         basis = torch.linalg.qr(gaussian).Q.T.to(torch.float32)
         table, times, spoken = basis.split([TABLE_ROWS, 4 * phases, phases])
@@ -394,6 +397,14 @@ class TimelineReader(nn.Module):
 
     def __init__(self, language_model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
+        config = language_model.config
+        layers = 1 + max(*NAMING_LAYERS, *TIMING_LAYERS)
+        if config.num_hidden_layers < layers or config._attn_implementation != "eager":
+            raise ValueError(
+                f"Heads of the first {layers} layers are told where to look, which eager attention shows; the config "
+                f"has {config.num_hidden_layers} layers and attn_implementation={config._attn_implementation!r}: set "
+                f"num_hidden_layers to at least {layers}, and attn_implementation='eager'."
+            )
         self.language_model, self.placeholder = language_model, tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         self.code = TimelineCode(tokenizer, language_model.config.hidden_size)
         self.code.begin(language_model.get_input_embeddings())
