@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from ...savenvideo.times import parse_times
-from ...world.conversations import make_conversation, shift_times
+from ...world.conversations import Turn, make_conversation, shift_times
 from ...world.scenes import Scene
 from ...world.splits import sample_scene
 from ...world.vocabulary import (
@@ -52,9 +53,10 @@ PLACEHOLDER, CODE = "<|video|>", "code.safetensors"
 CODE_PERIODS = (*(0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60), *(120, 180, 300, 600, 3600))
 TIME_SCALE = 0.35  # of a phase beside an attribute: the four times weigh about what the eleven attributes do
 # To say when a thing is there takes three steps: to find it by its name, to come back to it, and to read the time.
-# None pays without the others, so none was learnt. So the first head of some layers is told where to look: from a name
-# to what it names, and from what is about to say a time to what has that time. And how much that weighs.
-NAMING_LAYERS, TIMING_LAYERS, LOOKING = (1, 2), (3,), 0.5
+# None pays without the others, so none was learnt. So some heads are told where to look: the layers and the head, for
+# each sort of `Look`. And how much that weighs.
+LOOKS = {"name": ((1, 2), 0), "span": ((2,), 1), "time": ((3,), 0), "content": ((3,), 1)}
+LOOKING = 0.5
 IGNORED = -100  # label of a token that is not asked for
 POOLED_BATCHES = 8  # drawn at once, and sorted by length
 
@@ -153,6 +155,7 @@ def draw_timeline(
     spacing: tuple[float, float] = (0.3, 0.65),
     forget: float = 0.03,
     blur: float = 50_000.0,
+    date_error: float = 150_000.0,
 ) -> Timeline:
     """A scene as a resampler might tell it: evenly spaced moments of each window, then the times that are asked for.
 
@@ -160,7 +163,9 @@ def draw_timeline(
         spacing: least and most seconds between two moments; drawn once a scene.
         asked: times of the question, in microseconds.
         forget: probability that an attribute of a moment is missing, here and for each moment alone.
-        blur: standard deviation of each time told, and of the moment looked at, in microseconds.
+        blur: standard deviation of the moment looked at, and twice that of each time told, in microseconds.
+        date_error: largest standard deviation of the error that all moments share about when an event begins or ends, in
+            microseconds; drawn once a scene. What is asked for or to be chosen from then says it better.
     """
     windows = max(1, math.ceil(scene.duration / (window_seconds * 1e6)))
     window_queries = math.ceil(scene.duration / windows / (rng.uniform(*spacing) * 1e6))
@@ -174,6 +179,10 @@ def draw_timeline(
     low, high = edges[of_window][:, None], edges[of_window + 1][:, None]
     times[:count] = np.clip(times[:count], low, high)
     rows[:count][rng.random((count, len(ATTRIBUTES))) < forget] = NOTHING
+    error = rng.uniform(0, date_error)
+    for column in times[:count].T:
+        dates, which = np.unique(column, return_inverse=True)
+        column += rng.normal(0, error, len(dates)).astype(np.int64)[which]
     if asked:
         # What is there at a time in question is not always told: a boundary is between two things.
         rows[count:][rng.random(len(asked)) < 0.2] = NOTHING
@@ -304,11 +313,25 @@ ALL = {
 # part gets the most steps while the learning rate is still high; clocks differ from the first step on, or seconds are
 # learnt by heart instead of read.
 CURRICULUM = (
-    Course(0.14, (2, 3), SHORT, 300.0),
-    Course(0.28, (2, 4), ALL, 300.0),
-    Course(0.55, (2, 6), ALL, 300.0),
+    Course(0.08, (2, 3), SHORT, 300.0),
+    Course(0.16, (2, 4), ALL, 300.0),
+    Course(0.40, (2, 6), ALL, 300.0),
     Course(1.00, (2, 10), ALL, 300.0),
 )
+
+
+class Look(NamedTuple):
+    """Where to look: from the token at `position` to the moments from `first` up to `last`, as positions of tokens.
+
+    Attributes:
+        sort: "name": from the last word that names a thing to where it is; "span": from the end of a span to what
+            lies in it; "time" and "content": from what is about to say a time, or a word, to what it is said of.
+    """
+
+    sort: str
+    position: int
+    first: int
+    last: int
 
 
 @dataclass
@@ -316,23 +339,21 @@ class Sample:
     """A conversation as numbers.
 
     ids, labels (-100 where nothing is asked) and weights of its tokens; timeline: what stands at its placeholders;
-    names: position of the last word that names a thing, of the first moment of its span, of what follows the last;
-    times: the same from each token before one that says a time of a span.
+    looks: where an answer's tokens are told to look.
     """
 
     ids: list[int]
     labels: list[int]
     weights: list[float]
     timeline: Timeline
-    names: list[tuple[int, int, int]]
-    times: list[tuple[int, int, int]]
+    looks: list[Look]
 
 
 class SampleDrawer:
     """Draws samples by number: the same number always gives the same sample. Scenes are those of the split `train`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: int = 8):
-        self.tokenizer, self.turns = tokenizer, turns
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: int = 8, most_tokens: int = 384):
+        self.tokenizer, self.turns, self.most_tokens = tokenizer, turns, most_tokens
         self.placeholder = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
         # ChatML as the model's chat template writes it.
         self.user, self.end, self.assistant = self._encode(
@@ -358,12 +379,15 @@ class SampleDrawer:
         timeline.at += shift
         texts = [shift_times(text, shift) for turn in turns for text in (turn.user, turn.assistant)]
         encoded = self._encode(texts)
-        sample = Sample([], [], [], timeline, [], [])
+        sample = Sample([], [], [], timeline, [])
         for at, (turn, user, answer) in enumerate(zip(turns, encoded[::2], encoded[1::2], strict=True)):
             media = [self.placeholder] * len(timeline.rows) if at == 0 else []
             prompt = [*self.user, *media, *user, *self.end, *self.assistant]
-            self._look(sample, texts[2 * at + 1], len(sample.ids) + len(prompt))
             answer = answer + self.end
+            # What attention costs grows with the square: one long conversation costs more than two that say as much.
+            if sample.ids and len(sample.ids) + len(prompt) + len(answer) > self.most_tokens:
+                break
+            self._look(sample, texts[2 * at + 1], len(sample.ids) + len(prompt), _rests(scene, turn, shift))
             sample.ids += prompt + answer
             sample.labels += [IGNORED] * len(prompt) + answer
             # Answers weigh the same whatever their length; captions a little more, for they hold many answers.
@@ -371,25 +395,68 @@ class SampleDrawer:
             sample.weights += [0.0] * len(prompt) + [weight] * len(answer)
         return sample
 
-    def _look(self, sample: Sample, answer: str, position: int) -> None:
-        """Note where to look in an answer that begins at `position`."""
+    def _look(self, sample: Sample, answer: str, position: int, rests: list[tuple[int, int]]) -> None:
+        """Note where to look in an answer that begins at token `position` and rests on the spans `rests`."""
         offsets = self.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
         anchors = sample.timeline.at[~sample.timeline.asked]
-        for span in _SPAN.finditer(answer):
-            first, last = np.searchsorted(anchors, parse_times(span[0]))
+        for sort, low, high, span in _sources(answer, rests):
+            first, last = (len(self.user) + int(at) for at in np.searchsorted(anchors, span))
             if first == last:
                 continue
-            moments = len(self.user) + int(first), len(self.user) + int(last)
-            for at, (start, end) in enumerate(offsets):
-                if end == span.end(1):
-                    sample.names.append((position + at, *moments))
-                # The space before a time is part of its first token. What says a token stands before it.
-                if any(low <= start + 1 and end <= high for low, high in (span.span(2), span.span(3))):
-                    sample.times.append((position + at - 1, *moments))
+            for at, (start, end) in enumerate(offsets, position):
+                if sort in ("name", "span"):
+                    if end == high:
+                        sample.looks.append(Look(sort, at, first, last))
+                # The space before a word is part of its first token. What says a token stands before it.
+                elif low <= start + 1 and end <= high:
+                    sample.looks.append(Look(sort, at - 1, first, last))
 
 
+def _rests(scene: Scene, turn: Turn, shift: int) -> list[tuple[int, int]]:
+    """The spans that the answer to a question rests on, as the text has them; a caption has its own in the text."""
+    if turn.question is None:
+        return []
+    if turn.question.family == "in_time":
+        spans = [(stream[1].start, stream[1].end) for stream in (scene.pictures, scene.sounds)]
+    else:
+        spans = list(turn.question.evidence)
+    return [(start + shift, end + shift) for start, end in spans]
+
+
+_STAMP = r"(\d\d:\d\d:\d\d\.\d{3})"
 # "a red circle: from 00:00:03.000 to 00:00:09.500": the last word before, and the two times.
-_SPAN = re.compile(r"(?:(\w+):? )?[Ff]rom (\d\d:\d\d:\d\d\.\d{3}) to (\d\d:\d\d:\d\d\.\d{3})")
+_SPAN = re.compile(rf"(?:(\w+):? )?[Ff]rom {_STAMP} to {_STAMP}")
+_SENTENCE = re.compile(r"(?:[^.]|\.(?=\d))+\.?")
+
+
+def _sources(answer: str, rests: list[tuple[int, int]]) -> list[tuple[str, int, int, tuple[int, int]]]:
+    """What says what: sort of `Look`, first and last character, and the span in microseconds that it is said of."""
+    found: list[tuple[str, int, int, tuple[int, int]]] = []
+    spans = [(match, tuple(parse_times(match[0]))) for match in _SPAN.finditer(answer)]
+    for match, times in spans:
+        if match[1] and rests:
+            found.append(("name", *match.span(1), times))
+        found += [("time", *match.span(one), times) for one in (2, 3)]
+    if not rests:  # a caption: the times of a sentence, or of the one before
+        times = (0, 0)
+        for sentence in _SENTENCE.finditer(answer):
+            low, high = sentence.span()
+            for match, its_times in spans:
+                if low <= match.start() < high:
+                    times = its_times
+                    found.append(("span", *match.span(), times))
+            found.append(("content", low, high, times))
+    elif spans:  # what follows a span is said of it
+        ends = [*(match.start() for match, _ in spans[1:]), len(answer)]
+        for (match, times), end in zip(spans, ends, strict=True):
+            if match.end() < end:
+                found += [("span", *match.span(), times), ("content", match.end(), end, times)]
+    elif stamps := list(re.finditer(_STAMP, answer)):
+        found += [("time", *match.span(), times) for match, times in zip(stamps, rests, strict=False)]
+    else:
+        colon = answer.rindex(": ")
+        found += [("name", 0, colon, rests[0]), ("content", colon + 1, len(answer), rests[0])]
+    return found
 
 
 class TimelineReader(nn.Module):
@@ -398,7 +465,7 @@ class TimelineReader(nn.Module):
     def __init__(self, language_model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         config = language_model.config
-        layers = 1 + max(*NAMING_LAYERS, *TIMING_LAYERS)
+        layers = 1 + max(layer for told, _ in LOOKS.values() for layer in told)
         if config.num_hidden_layers < layers or config._attn_implementation != "eager":
             raise ValueError(
                 f"Heads of the first {layers} layers are told where to look, which eager attention shows; the config "
@@ -409,8 +476,9 @@ class TimelineReader(nn.Module):
         self.code = TimelineCode(tokenizer, language_model.config.hidden_size)
         self.code.begin(language_model.get_input_embeddings())
 
-    def forward(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Weighted cross-entropy `()`, which supervised tokens are right `(n,)`, how far heads look astray `()`."""
+    def forward(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted cross-entropy `()`, which supervised tokens are right `(n,)`, and for each sort of `Look` how far
+        heads look astray `()`."""
         pad = self.language_model.config.pad_token_id
         ids, labels, weights = (
             pad_sequence([torch.tensor(getattr(one, name)) for one in samples], batch_first=True, padding_value=value)
@@ -432,21 +500,23 @@ class TimelineReader(nn.Module):
         logits = self.language_model.lm_head(states[:, :-1][asked_for]).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
-        return loss, logits.argmax(-1) == targets, self._astray(samples, outputs.attentions)
+        return loss, logits.argmax(-1) == targets, _astray(samples, outputs.attentions)
 
-    def _astray(self, samples: list[Sample], attentions: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """How little the looking heads look where they should: mean of -log of what they give to it `()`."""
-        at = torch.arange(attentions[0].shape[-1])
-        astray = []
-        for name, layers in (("names", NAMING_LAYERS), ("times", TIMING_LAYERS)):
-            looks = torch.tensor([(row, *look) for row, one in enumerate(samples) for look in getattr(one, name)])
-            if len(looks):
-                row, position, first, last = looks.T
-                inside = (at >= first[:, None]) & (at < last[:, None])
-                for layer in layers:
-                    looked = (attentions[layer][row, 0, position].float() * inside).sum(-1)
-                    astray.append(-(looked + 1e-4).log())
-        return torch.cat(astray).mean() if astray else attentions[0].new_zeros(())
+
+def _astray(samples: list[Sample], attentions: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+    """How little heads look where they should, for each sort of `Look`: mean of -log of what they give to it `()`."""
+    at = torch.arange(attentions[0].shape[-1])
+    astray = {}
+    for sort, (layers, head) in LOOKS.items():
+        looks = [(row, *look[1:]) for row, one in enumerate(samples) for look in one.looks if look.sort == sort]
+        if not looks:
+            astray[sort] = attentions[0].new_zeros(())
+            continue
+        row, position, first, last = torch.tensor(looks).T
+        inside = (at >= first[:, None]) & (at < last[:, None])
+        looked = torch.stack([(attentions[layer][row, head, position].float() * inside).sum(-1) for layer in layers])
+        astray[sort] = -(looked + 1e-4).log().mean()
+    return astray
 
 
 def pretrain_language(
@@ -497,7 +567,8 @@ def pretrain_language(
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, right, astray = reader(batch_of(step))
-        return loss + LOOKING * astray, {"accuracy": right.float().mean().item(), "astray": astray.item()}
+        numbers = {"accuracy": right.float().mean().item(), **{name: one.item() for name, one in astray.items()}}
+        return loss + LOOKING * sum(astray.values()) / len(LOOKS), numbers
 
     out = Path(output_dir)
     done = fit(
