@@ -104,7 +104,7 @@ class TinyPlan:
     videos: int = 1000
     short_videos: int = 600
     rows: int = 6
-    language_steps: int = 2600
+    language_steps: int = 7000
     vision_steps: int = 3000
     audio_steps: int = 2000
     connector_steps: int = 2000

@@ -523,7 +523,7 @@ def pretrain_language(
     output_dir: str | os.PathLike,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    steps: int = 2600,
+    steps: int = 7000,
     batch_size: int = 16,
     learning_rate: float = 4e-3,
     seed: int = 0,
