@@ -75,6 +75,7 @@ def test_controls_change_what_is_fed_and_both_protocols_are_reported(folder, tin
     assert len(broken) == 2 and all(row["error"] and row["correct"] is False for row in broken)
     found = summary["benchmarks"]["open-qa"]
     assert found["denominator"]["unreadable"] == 2 and found["denominator"]["asked"] == 6
+    assert set(found["plain"]["choice"]["letters"]["right"]["counts"]) == set("ABC")  # as many as there are options
     assert found["synergy"]["n"] == 3 and found["blind_gap"]["n"] == 3
     assert found["without"] == {"picture": "no-video", "sound": "no-audio"}
     assert len(rows_of(out, "open-qa.circular")) == 2 * 3

@@ -82,15 +82,34 @@ def test_rows_and_clusters_must_match():
 
 
 def test_letters():
-    even = letter_test("ABCD" * 50)
-    assert (even.chi_square, even.p_value) == (0, 1)
+    even = letter_test("ABCD" * 50, [4] * 200)
+    assert even.chi_square == pytest.approx(0, abs=1e-9) and even.p_value == pytest.approx(1)
     # chi-square 7.815 is the 5 % point of three degrees of freedom, 11.345 the 1 % point.
-    found = letter_test("A" * 30 + "B" * 20 + "C" * 20 + "D" * 10)
+    found = letter_test("A" * 30 + "B" * 20 + "C" * 20 + "D" * 10, [4] * 80)
     assert found.counts == {"A": 30, "B": 20, "C": 20, "D": 10}
+    assert found.expected == dict.fromkeys("ABCD", 20)
     assert found.chi_square == pytest.approx(10)
     assert found.p_value == pytest.approx(0.018566, abs=1e-6)
-    with pytest.raises(ValueError, match="'E' is no letter"):
-        letter_test("ABE")
+    with pytest.raises(ValueError, match="'E' is none of the letters 'ABCD'"):
+        letter_test("ABE", [4, 4, 4])
+    assert np.isnan(letter_test("", []).p_value)
+
+
+def test_letters_of_questions_with_other_numbers_of_options():
+    # One degree of freedom, by hand: (60 - 50)^2 / 50 twice.
+    two = letter_test("A" * 60 + "B" * 40, [2] * 100)
+    assert set(two.counts) == {"A", "B"} and two.chi_square == pytest.approx(4)
+    assert two.p_value == pytest.approx(math.erfc(math.sqrt(2)))
+    five = letter_test("ABCDE" * 20, [5] * 100)
+    assert five.expected == dict.fromkeys("ABCDE", 20) and five.p_value == pytest.approx(1)
+    # Half have two options, half have five: C is right a fifth of the latter, and that is no bias.
+    mixed = letter_test("AB" * 25 + "ABCDE" * 10, [2] * 50 + [5] * 50)
+    assert mixed.expected == {"A": 35, "B": 35, "C": 10, "D": 10, "E": 10}
+    assert mixed.chi_square == pytest.approx(0, abs=1e-9)
+    # Even answers are called uneven as often as the level says.
+    rng, widths = np.random.default_rng(0), [2] * 150 + [5] * 100
+    drawn = [letter_test(["ABCDE"[rng.integers(width)] for width in widths], widths).p_value for _ in range(400)]
+    assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.085
 
 
 # ---------------------------------------------------------------------------------------------------------------------

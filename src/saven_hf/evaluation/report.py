@@ -77,9 +77,9 @@ def summarise_run(rows: list[Row]) -> dict[str, Any]:
         if form == "choice":
             part["chance"] = _mean_chance(found)
             part["contradictory"] = sum(row["worded"] not in (None, row["parsed"]) for row in found)
-            alphabet = "".join(sorted({row["answer"] for row in found} | set("ABCD")))
+            widths = [len(row["options"]) for row in found]
             part["letters"] = {
-                "right": letter_test((row["answer"] for row in found), alphabet)._asdict(),
+                "right": letter_test([row["answer"] for row in found], widths)._asdict(),
                 "said": dict(sorted(Counter(row["parsed"] or "none" for row in found).items())),
                 "accuracy": {
                     letter: _interval([row for row in found if row["answer"] == letter], "correct")._asdict()

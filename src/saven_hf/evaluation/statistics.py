@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from ..data.prompts import LETTERS
 
 
 SAMPLES, LEVEL = 2_000, 0.95
@@ -118,31 +120,48 @@ def balanced_accuracy(truth: Sequence[bool], right: Sequence[bool], clusters: Se
 
 
 class LetterTest(NamedTuple):
-    """How often each letter is right, and how probable counts as uneven are if all are equally probable."""
+    """How often each letter is right, how often it is expected to be, and how probable counts as uneven are if all
+    options of a question are equally probable."""
 
     counts: dict[str, int]
+    expected: dict[str, float]
     chi_square: float
     p_value: float
 
 
-def letter_test(letters: Iterable[str], alphabet: str = "ABCD") -> LetterTest:
-    """Pearson's test that the right answers are spread evenly over the letters.
+def letter_test(letters: Sequence[str], options: Sequence[int]) -> LetterTest:
+    """Test that the right answers are spread evenly over the options.
+
+    Pearson's chi-square where all questions have as many options. Where they differ in it, counts of letters are sums
+    of multinomials of different width, and their covariance takes the place of the multinomial's.
+
+    Args:
+        letters: the right one of each question.
+        options: how many options each has, of which the first is A.
 
     Raises:
-        ValueError: a letter outside of `alphabet`.
+        ValueError: letters and options differ in number, or a letter is none of its question's options.
     """
-    found = Counter(letters)
-    unknown = sorted(set(found) - set(alphabet))
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no letter of {alphabet!r}.")
-    counts = {letter: found[letter] for letter in alphabet}
-    expected = sum(counts.values()) / len(alphabet)
-    if not expected:
-        return LetterTest(counts, float("nan"), float("nan"))
-    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    widths = Counter(options)
+    alphabet = LETTERS[: max(widths, default=0)]
+    for letter, width in zip(letters, options, strict=True):
+        if letter not in LETTERS[:width]:
+            raise ValueError(f"{letter!r} is none of the letters {LETTERS[:width]!r} of its question.")
+    counts = np.array([list(letters).count(letter) for letter in alphabet], dtype=np.float64)
+    expected, covariance = np.zeros(len(alphabet)), np.zeros((len(alphabet), len(alphabet)))
+    for width, questions in widths.items():
+        share = np.where(np.arange(len(alphabet)) < width, 1 / width, 0.0)
+        expected += questions * share
+        covariance += questions * (np.diag(share) - np.outer(share, share))
+    named = {letter: int(count) for letter, count in zip(alphabet, counts, strict=True)}
+    wanted = {letter: float(count) for letter, count in zip(alphabet, expected, strict=True)}
+    if len(alphabet) < 2:
+        return LetterTest(named, wanted, float("nan"), float("nan"))
+    off = counts - expected
+    chi_square = max(0.0, float(off @ np.linalg.pinv(covariance, hermitian=True) @ off))
     # The upper tail of the chi-square distribution, with one degree of freedom fewer than there are letters.
     half = torch.tensor([(len(alphabet) - 1) / 2, chi_square / 2], dtype=torch.float64)
-    return LetterTest(counts, chi_square, torch.special.gammaincc(half[0], half[1]).item())
+    return LetterTest(named, wanted, chi_square, torch.special.gammaincc(half[0], half[1]).item())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -197,8 +197,12 @@ def _detail_tables(summary: dict[str, Any]) -> list[str]:
         test = choice["letters"]["right"] if "letters" in choice else None
         lines += (
             [
-                f"Right letters {', '.join(f'{letter} {count}' for letter, count in test['counts'].items())} "
-                f"(chi-square {test['chi_square']:.2f}, p = {test['p_value']:.2f}); "
+                "Right letters "
+                + ", ".join(
+                    f"{letter} {count} ({test['expected'][letter]:.1f} expected)"
+                    for letter, count in test["counts"].items()
+                )
+                + f" (chi-square {test['chi_square']:.2f}, p = {test['p_value']:.2f}); "
                 f"said {', '.join(f'{letter} {count}' for letter, count in choice['letters']['said'].items())}; "
                 "right where the right letter is "
                 + ", ".join(f"{letter}: {percent(one)}" for letter, one in choice["letters"]["accuracy"].items())
