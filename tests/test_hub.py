@@ -22,7 +22,16 @@ from transformers import (
 
 import saven_hf
 from saven_hf.cli import main
-from saven_hf.hub import ModelNotFoundError, config_folder, init_7b, init_from, load, resolve_model, save_plain
+from saven_hf.hub import (
+    ModelNotFoundError,
+    config_folder,
+    init_7b,
+    init_from,
+    load,
+    resolve_model,
+    save_plain,
+    usable_device,
+)
 from saven_hf.peers.videollama2 import convert_videollama2
 
 
@@ -224,3 +233,42 @@ def test_init_7b_like_another_folder_with_a_speech_tower(parts, tmp_path, monkey
     with pytest.raises(saven_hf.ModelNotFoundError, match="speech component"):
         (tmp_path / "empty").mkdir()
         init_7b(tmp_path / "other", **folders, speech=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("local_rank, gpus, expected", [
+    (None, 4, "cuda"), ("0", 4, "cuda:0"), ("2", 4, "cuda:2"), ("2", 1, "cuda:0"), ("5", 4, "cuda:1"), ("2", 0, "cpu"),
+])  # fmt: skip
+def test_each_process_of_a_launch_has_its_own_gpu(monkeypatch, local_rank, gpus, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # there is no such GPU here
+    if local_rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert usable_device() == torch.device(expected)
+    assert usable_device("cpu") == torch.device("cpu")  # what is asked for is what is taken
+
+
+def test_models_of_an_evaluation_go_to_the_gpu_of_their_process(monkeypatch):
+    from saven_hf.evaluation import catalog
+    from saven_hf.peers import auto
+
+    where = []
+
+    def placed(device):
+        where.append(device)
+        raise RuntimeError("no GPU here")
+
+    monkeypatch.setattr("saven_hf.hub.usable_device", lambda device=None: placed(device))
+    monkeypatch.setattr(auto, "usable_device", lambda device=None: placed(device))
+    monkeypatch.setattr(catalog, "usable_device", lambda device=None: placed(device))
+    monkeypatch.setattr(auto.AutoProcessor, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(auto.AutoModelForMultimodalLM, "from_pretrained", lambda *_, **__: torch.nn.Identity())
+    with pytest.raises(RuntimeError):
+        catalog.open_adapter()
+    with pytest.raises(RuntimeError):
+        auto.PeerModel.load("some/model")
+    with pytest.raises(RuntimeError):
+        catalog.open_adapter(config_folder("savenvideo-tiny"), baseline="text-only")
+    assert where == [None] * 3

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.generation.streamers import TextStreamer
 
-from .hub import load, model_type, resolve_model, usable_device
+from .hub import load, model_type, resolve_model
 from .savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor, VideoMemory
 from .savenvideo.layout import FBANK_FRAMES_PER_PATCH, NO_TIME, PATCH_STEP_US
 from .savenvideo.media import open_media
@@ -280,7 +280,7 @@ def load_any(model: str | os.PathLike | None = None, device: str | None = None, 
     from .peers.auto import PeerModel
 
     given = {key: value for key, value in sampling.items() if value is not None}
-    return PeerModel.load(name, str(usable_device(device)), **given)
+    return PeerModel.load(name, device, **given)
 
 
 def ask(video, question: str | Iterable[str], model=None, **options) -> list[Answer]:

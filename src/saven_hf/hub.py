@@ -39,11 +39,18 @@ class DeviceError(ValueError):
 def usable_device(device: str | torch.device | None = None) -> torch.device:
     """A device that tensors can be put on; by default the GPU if there is one, else the CPU.
 
+    Under `accelerate launch` or `torchrun` the default is the GPU of this process, by its local rank; processes take
+    turns where there are fewer GPUs than processes, or one is shown to each.
+
     Raises:
         DeviceError: there is no such device.
     """
+    if not device:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and "LOCAL_RANK" in os.environ:
+            device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(f"The device {str(device)!r} cannot be used here; try 'cpu'.") from error

@@ -111,13 +111,6 @@ def test_controls_leave_things_out(server, clip, control, types):
     assert [part["type"] for part in content] == [*types, "text"]
 
 
-def test_a_whole_file(server, clip):
-    made = adapter(server, send="video")
-    made.answer(asked(made, clip))
-    part = server.requests[0][1]["messages"][0]["content"][0]
-    assert base64.b64decode(part["video_url"]["url"].partition("base64,")[2]) == clip.read_bytes()
-
-
 def test_letters_are_weighed(server, clip):
     made = adapter(server)
     ((first, second, third),) = made.likelihoods(asked(made, clip), [["A", "B", "C"]])

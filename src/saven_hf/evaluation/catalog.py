@@ -112,7 +112,7 @@ def open_adapter(
     from ..peers.auto import PeerModel
 
     given = {key: value for key, value in sampling.items() if value is not None}
-    return TransformersAdapter(PeerModel.load(name, str(usable_device(device)), **given), **sizes)
+    return TransformersAdapter(PeerModel.load(name, device, **given), **sizes)
 
 
 def _text_adapter(model, device, baseline: str, speech_model: str | None, sizes: dict[str, Any]) -> TextAdapter:

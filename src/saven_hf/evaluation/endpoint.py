@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import time
 import wave
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..peers.auto import fitting
 from ..savenvideo.media import open_media
 from .adapters import Asked, Likelihood, ModelAdapter, ProtocolError, Watched
 from .benchmarks import Pair
@@ -32,14 +34,12 @@ class EndpointError(RuntimeError):
 
 
 class EndpointAdapter(ModelAdapter):
-    """Chat completions with pictures, sound, or a whole video file.
+    """Chat completions with pictures (JPEG) and sound (WAV), which most endpoints take.
 
     Args:
         url: base address, such as "http://localhost:8000/v1".
         model: as the endpoint calls it.
         api_key: sent as a bearer token if given; it is kept out of everything that is written.
-        send: "frames" (JPEG pictures and a WAV of the sound, which most endpoints take) or "video" (the file itself,
-            as vLLM takes it; the endpoint then chooses frames and sound).
         num_frames: pictures taken, in the middle of equal parts of time.
         side: longest side of a picture, in pixels; larger ones are made smaller.
         workers: questions under way at a time.
@@ -53,7 +53,6 @@ class EndpointAdapter(ModelAdapter):
         url: str,
         model: str,
         api_key: str | None = None,
-        send: str = "frames",
         num_frames: int = 16,
         side: int = 512,
         workers: int = 4,
@@ -62,28 +61,29 @@ class EndpointAdapter(ModelAdapter):
         timeout: float = 600.0,
     ):
         super().__init__()
-        if send not in ("frames", "video"):
-            raise ValueError(f"send is {send!r}: 'frames' or 'video'.")
         from huggingface_hub import InferenceClient
 
         self._client = InferenceClient(base_url=url, api_key=api_key or "none", timeout=timeout)
-        self.model, self.send, self.num_frames, self.side = model, send, num_frames, side
+        self.model, self.num_frames, self.side = model, num_frames, side
         self.workers, self.max_new_tokens, self.retries = workers, max_new_tokens, retries
         self._sleep: Callable[[float], None] = time.sleep
+        self.media_at_once = workers  # each may have one question alone
         self.settings = {
             "model": f"endpoint: {model}",
-            "send": send,
             "max_new_tokens": max_new_tokens,
-            "frames": {"sampling": "uniform", "num_frames": num_frames, "side": side} if send == "frames" else None,
+            "frames": {"sampling": "uniform", "num_frames": num_frames, "side": side},
         }
 
     # -- media --------------------------------------------------------------------------------------------------------
 
-    def watch(self, media: Path | Pair, control: Control) -> Watched:
+    def check(self, control: Control) -> None:
         if control.retimes:
             raise ControlError(
                 f"{control.name} changes times between decoder and model: an endpoint has no such place."
             )
+
+    def watch(self, media: Path | Pair, control: Control) -> Watched:
+        self.check(control)
         with self.timed("decode"):
             if isinstance(media, Pair):
                 parts = self._parts(media.image, control, picture=True, sound=False)
@@ -100,14 +100,9 @@ class EndpointAdapter(ModelAdapter):
         times: list[float] = []
         with open_media(path) as media:
             fed["video_seconds"] = media.duration / 1e6 if media.kind != "image" else 0.0
-            if self.send == "video" and media.kind == "video" and picture and sound:
-                data = base64.b64encode(path.read_bytes()).decode()
-                parts.append({"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}})
-                fed["audio_seconds"] = fed["video_seconds"] if media.has_audio else 0.0
-                return Watched(parts, fed)
             if picture and media.has_video:
                 at = media.sample_times("uniform", self.num_frames)
-                frames, at = media.frames_at(at, _smaller(media.height, media.width, self.side))
+                frames, at = media.frames_at(at, fitting(media.height, media.width, self.side))
                 parts += [_jpeg(frame.permute(1, 2, 0).numpy()) for frame in frames]
                 times = [time / 1e6 for time in at]
                 fed["frames"] = len(times)
@@ -158,8 +153,7 @@ class EndpointAdapter(ModelAdapter):
 
         content = [*asked.watched.state, {"type": "text", "text": asked.prompt}]
         messages = [{"role": "user", "content": content}]
-        pause = 1.0
-        for attempt in range(self.retries + 1):
+        for attempt in itertools.count():
             try:
                 return self._client.chat_completion(
                     messages, model=self.model, temperature=0.0, seed=0, stream=False, **options
@@ -177,9 +171,7 @@ class EndpointAdapter(ModelAdapter):
                     raise
                 if attempt == self.retries:
                     raise EndpointError(f"The endpoint cannot be reached: {type(error).__name__}.") from error
-            self._sleep(pause)
-            pause *= 2
-        raise AssertionError  # the loop returns or raises
+            self._sleep(2.0**attempt)
 
 
 def _reason(error) -> str:
@@ -190,11 +182,6 @@ def _reason(error) -> str:
 def _added(one: float | None, other: float) -> float:
     """Logarithm of the sum of two probabilities."""
     return other if one is None else max(one, other) + math.log1p(math.exp(-abs(one - other)))
-
-
-def _smaller(height: int, width: int, side: int) -> tuple[int, int] | None:
-    scale = side / max(height, width)
-    return (max(1, round(height * scale)), max(1, round(width * scale))) if scale < 1 else None
 
 
 def _jpeg(pixels: np.ndarray) -> dict[str, Any]:

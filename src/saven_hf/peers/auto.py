@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
+from ..hub import usable_device
 from ..savenvideo.media import open_media
 
 
@@ -100,8 +102,12 @@ class PeerModel:
         """A model by folder or Hub id.
 
         Raises:
-            PeerError: it is none of AutoModelForMultimodalLM, or its processor needs a package that is not installed.
+            PeerError: it is none of AutoModelForMultimodalLM, its processor needs a package that is not installed, or
+                frames are asked for in a way that only models of this library have.
         """
+        unknown = sorted(set(sampling) - {"sampling", "num_frames", "fps", "max_frames", "longest_side"})
+        if unknown:
+            raise PeerError(f"{name} prepares frames in its own way: {unknown[0]!r} is for SAVEnVideo alone.")
         try:
             processor = AutoProcessor.from_pretrained(name)
             model = AutoModelForMultimodalLM.from_pretrained(name, dtype=dtype)
@@ -112,8 +118,7 @@ class PeerModel:
             ) from error
         except (OSError, ValueError, KeyError) as error:
             raise PeerError(f"{name} is no multimodal model of transformers: {_first_line(error)}") from error
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), processor, **sampling)
+        return cls(model.to(usable_device(device)).eval(), processor, **sampling)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -146,7 +151,7 @@ class PeerModel:
             material = Material(media.kind, seconds=0.0 if media.kind == "image" else media.duration / 1e6)
             if picture and self.sees and media.has_video:
                 wanted = media.sample_times(**self.sampling)
-                frames, times = media.frames_at(wanted, _fitting(media.height, media.width, self.longest_side))
+                frames, times = media.frames_at(wanted, fitting(media.height, media.width, self.longest_side))
                 material.frames = frames.permute(0, 2, 3, 1).contiguous().numpy()
                 material.frame_times = [moment / 1e6 for moment in times]
             if sound and self.hears and media.has_audio:
@@ -228,24 +233,48 @@ class PeerModel:
         return len(shown[0].frames) / shown[0].seconds if shown and shown[0].seconds else 1.0
 
     def _audit(self, inputs: dict[str, Any], times: int, materials: Sequence[Material]) -> dict[str, Any]:
-        """What is in the tensors, whatever was meant to be there."""
-        shown = any(inputs.get(name) is not None and len(inputs[name]) for name in _PICTURE)
-        heard = 0.0
-        if any(inputs.get(name) is not None for name in _SOUND):
-            waves = [material.waveform for material in materials if material.waveform is not None]
-            heard = sum(len(wave) for wave in waves) / self.listener.sampling_rate
-            mask = next((inputs[name] for name in _SOUND_MASKS if inputs.get(name) is not None), None)
-            hop = getattr(self.listener, "hop_length", None)
-            if mask is not None and hop:
-                in_mask = mask.sum().item() * hop / self.listener.sampling_rate / times
-                heard = min(heard, in_mask)
-        frames = sum(len(material.frames) for material in materials if material.frames is not None)
+        """What is in the tensors, whatever was meant to be there; what fills up a last patch is not counted."""
+        given = sum(len(material.frames) for material in materials if material.frames is not None)
+        waves = sum(len(material.waveform) for material in materials if material.waveform is not None)
+        heard = self._samples(inputs) / times if self.listener is not None else 0
+        seconds = min(heard, waves) / self.listener.sampling_rate if self.listener is not None else 0.0
         return {
-            "frames": frames if shown else 0,
-            "audio_seconds": round(heard, 2),
+            "frames": min(round(self._pictures(inputs) / times), given),
+            "audio_seconds": round(seconds, 2),
             "video_seconds": max((material.seconds for material in materials), default=0.0),
             "tokens": int(inputs["attention_mask"][0].sum()),
         }
+
+    def _pictures(self, inputs: dict[str, Any]) -> int:
+        """Pictures in the tensors of a batch: by their grids of patches where there are some, else by shape."""
+        counted = 0
+        for pixels, grid, part in (
+            ("pixel_values_videos", "video_grid_thw", "video_processor"), ("pixel_values", "image_grid_thw", ""),
+        ):  # fmt: skip
+            if inputs.get(pixels) is None:
+                continue
+            if inputs.get(grid) is not None:
+                # A patch may stand for several frames; an image is one, repeated.
+                depth = getattr(getattr(self.processor, part, None), "temporal_patch_size", 1)
+                counted += int(inputs[grid][:, 0].sum()) * (depth or 1)
+            else:  # (..., channels, height, width), or patches of each picture
+                shape = inputs[pixels].shape
+                counted += math.prod(shape[:-3]) if len(shape) > 3 else shape[0]
+        return counted
+
+    def _samples(self, inputs: dict[str, Any]) -> float:
+        """Samples of sound in the tensors of a batch, at the listener's rate."""
+        sound = next((inputs[name] for name in _SOUND if inputs.get(name) is not None), None)
+        if sound is None:
+            return 0
+        mask = next((inputs[name] for name in _SOUND_MASKS if inputs.get(name) is not None), None)
+        # Masks are of spectrogram frames where the listener makes such, else of samples.
+        steps = mask.sum().item() if mask is not None else math.prod(sound.shape) / (self._bands(sound) or 1)
+        return steps * (getattr(self.listener, "hop_length", None) or 1)
+
+    def _bands(self, sound: torch.Tensor) -> int | None:
+        bands = getattr(self.listener, "feature_size", None)
+        return bands if bands and bands in sound.shape[1:] else None
 
     # -- text ---------------------------------------------------------------------------------------------------------
 
@@ -262,7 +291,8 @@ class PeerModel:
         return [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
 
-def _fitting(height: int, width: int, side: int) -> tuple[int, int] | None:
+def fitting(height: int, width: int, side: int) -> tuple[int, int] | None:
+    """(height, width) of a picture made no larger than `side` at its longest; None if it is not larger."""
     scale = side / max(height, width)
     return (max(1, round(height * scale)), max(1, round(width * scale))) if scale < 1 else None
 

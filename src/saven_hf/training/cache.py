@@ -258,11 +258,6 @@ def process_share() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def local_device() -> str | None:
-    """The GPU of this process under `accelerate launch` or `torchrun`; None outside of one, or without GPUs."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() and "LOCAL_RANK" in os.environ else None
-
-
 def build_cache(
     media: Iterable[Source],
     out_dir: str | os.PathLike,

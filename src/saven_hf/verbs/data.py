@@ -263,12 +263,12 @@ def _validate(args: argparse.Namespace) -> None:
 
 def _cache(args: argparse.Namespace) -> None:
     from ..hub import load
-    from ..training.cache import FeatureCacheError, build_cache, list_media, local_device
+    from ..training.cache import FeatureCacheError, build_cache, list_media
 
     if (args.shard is None) != (args.num_shards is None):
         raise UsageError("--shard I and --num-shards N go together.")
     media = list_media(args.source, args.root)
-    model, processor = load(args.model, args.device or local_device())
+    model, processor = load(args.model, args.device)
     report = build_cache(
         media,
         args.out,
