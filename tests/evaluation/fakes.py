@@ -10,7 +10,8 @@ from saven_hf.evaluation import Watched
 class Fake:
     """Answers each item by a function of it; a `watched` video is its name."""
 
-    def __init__(self, answer, limit=None):
+    def __init__(self, answer, limit=None, media_at_once=1):
+        self.media_at_once = media_at_once
         self._answer, self._left = answer, limit
         self.settings = {"model": "fake"}
         self.watched = []

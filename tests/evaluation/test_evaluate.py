@@ -13,17 +13,21 @@ from fakes import Fake
 from saven_hf import load
 from saven_hf.evaluation import (
     ComparisonError,
+    ControlError,
+    EndpointAdapter,
     GuessingAdapter,
     MemoryAdapter,
     OpenQA,
     Pair,
     ProtocolError,
+    RunMismatchError,
+    TextAdapter,
+    TransformersAdapter,
     WorldBenchmark,
     compare,
     control_named,
     evaluate,
     run,
-    runner,
     world,
 )
 from saven_hf.evaluation.adapters import Asked
@@ -164,21 +168,135 @@ def test_frames_that_depend_on_the_question(tiny, folder):
     assert watched[0].fed["audio_seconds"] == pytest.approx(12, abs=0.3)
 
 
+def guess(folder, out, rule, controls=()):
+    evaluate(OpenQA(folder), GuessingAdapter(rule), out, controls, progress=False)
+
+
 def test_runs_are_compared_on_the_same_media_alone(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    evaluate(OpenQA(copy), GuessingAdapter("always-a"), tmp_path / "a", progress=False)
-    evaluate(OpenQA(copy), GuessingAdapter("longest"), tmp_path / "longest", progress=False)
+    guess(copy, tmp_path / "a", "always-a", ["circular"])
+    guess(copy, tmp_path / "longest", "longest")
     found = compare(tmp_path / "a", tmp_path / "longest")["runs"]["open-qa.plain"]
     assert (found["first"]["value"], found["second"]["value"]) == (0, 1)
     assert found["difference"]["value"] == 1 and found["same_prompts"]
     assert found["mcnemar"] == pytest.approx({"only_first": 0, "only_second": 3, "p_value": 0.25})
     (copy / "a.mp4").write_bytes((copy / "b.mp4").read_bytes())
-    evaluate(OpenQA(copy), GuessingAdapter("random"), tmp_path / "random", progress=False)
-    with pytest.raises(ComparisonError, match="1 videos of open-qa are not the same .* such as a.mp4"):
+    guess(copy, tmp_path / "random", "random")
+    refused = "1 videos of open-qa.plain are not the same .* such as a.mp4"
+    with pytest.raises(ComparisonError, match=refused):
         compare(tmp_path / "a", tmp_path / "random")
+    # What was answered about counts, not what lies there when the report is written again.
+    answered = json.loads((tmp_path / "a" / "hashes.json").read_text())
+    guess(copy, tmp_path / "a", "always-a", ["circular"])
+    assert json.loads((tmp_path / "a" / "hashes.json").read_text()) == answered
+    with pytest.raises(ComparisonError, match=refused):
+        compare(tmp_path / "a", tmp_path / "random")
+    # A run that does not say what it was about is no reason to believe that it was the same.
+    items = tmp_path / "random" / "items" / "open-qa.plain.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    items.write_text("".join(json.dumps({**row, "media": None}) + "\n" for row in rows))
+    with pytest.raises(ComparisonError, match="3 videos of open-qa.plain .* or not known"):
+        compare(tmp_path / "random", tmp_path / "random")
+    items.write_text("".join(json.dumps({**row, "question": "Other?"}) + "\n" for row in rows))
+    with pytest.raises(ComparisonError, match="a.mp4 1 is another question"):
+        compare(tmp_path / "random", tmp_path / "longest")
     with pytest.raises(ComparisonError, match="holds no finished run"):
         compare(tmp_path / "a", tmp_path)
+
+
+def test_another_benchmark_erases_no_answers(folder, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(folder, copy)
+    guess(copy, out, "always-a")
+    files = ("items/open-qa.plain.jsonl", "hashes.json", "run.json")
+    before = [(out / name).read_bytes() for name in files]
+    (copy / "mine.jsonl").write_text((copy / "mine.jsonl").read_text().replace("Which?", "Which one?"))
+    with pytest.raises(RunMismatchError, match="benchmarks .*annotations"):
+        guess(copy, out, "always-a")
+    with pytest.raises(RunMismatchError, match="clotho-aqa"):
+        evaluate(OpenQA(folder, rules="clotho-aqa"), GuessingAdapter("always-a"), out, progress=False)
+    with pytest.raises(RunMismatchError, match="world-iid"):
+        evaluate(WorldBenchmark("iid", 1, tmp_path), GuessingAdapter("always-a"), out, progress=False)
+    assert [(out / name).read_bytes() for name in files] == before
+
+
+def test_answers_are_written_for_as_many_videos_as_are_asked_together(folder, tmp_path):
+    """A run that is killed loses one video's answers, or a batch's where that is faster."""
+    for together, kept in ((1, 2), (3, 0)):
+        out = tmp_path / str(together)
+        with pytest.raises(KeyboardInterrupt):
+            run(OpenQA(folder), Fake(lambda one: "B", 3, media_at_once=together), out, progress=False)
+        path = out / "items" / "open-qa.plain.jsonl"
+        assert (len(path.read_text().splitlines()) if path.is_file() else 0) == kept
+    assert (GuessingAdapter("random").media_at_once, TransformersAdapter.media_at_once) == (1, 1)
+    assert MemoryAdapter.media_at_once == TextAdapter.media_at_once == 16  # their batches are of several videos
+
+
+def test_what_a_control_cannot_be_done_to_is_left_out_of_it(folder, tmp_path):
+    from PIL import Image
+
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (64, 64), "red").save(data / "red.png")
+    rows = [{"image": "red.png", "question": "What?", "options": ["x", "y"], "answer": "A"}]
+    (data / "mine.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(ControlError, match="mute can be done to no medium of open-qa: .* of kind image"):
+        guess(data, tmp_path / "images", "always-a", ["mute"])
+    shutil.copy(folder / "b.mp4", data)
+    rows.append({"video": "b.mp4", "question": "Which?", "options": ["x", "y"], "answer": "B"})
+    (data / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):  # and again, from what is there
+        guess(data, tmp_path / "both", "always-a", ["mute"])
+        summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+        found = summary["benchmarks"]["open-qa"]
+        assert found["plain"]["choice"]["accuracy"]["value"] == 0.5
+        muted = found["controls"]["mute"]
+        assert muted["not_applicable"] == 1 and muted["unreadable"] == 0
+        assert muted["choice"]["accuracy"]["n"] == muted["against_plain"]["difference"]["n"] == 1
+        assert muted["against_plain"]["difference"]["value"] == 0
+    first, _ = rows_of(tmp_path / "both", "open-qa.mute")
+    assert "of kind image" in first["not_applicable"] and "correct" not in first
+
+
+def test_controls_that_do_not_go_with_a_model_are_refused_before_anything_is_asked(folder, tiny, tmp_path):
+    cases = [
+        (MemoryAdapter(*tiny, sampling="query"), "no-time"),
+        (MemoryAdapter(*tiny), "no-video+clock=+5"),
+        (TextAdapter(tiny[0], tiny[1].tokenizer, "tiny", "subtitles"), "swap"),
+        (EndpointAdapter("http://127.0.0.1:9/v1", "m"), "no-time"),
+    ]
+    for at, (adapter, control) in enumerate(cases):
+        with pytest.raises(ControlError):
+            evaluate(OpenQA(folder), adapter, tmp_path / str(at), [control], progress=False)
+        assert not (tmp_path / str(at)).exists()
+    single = tmp_path / "single"
+    single.mkdir()
+    shutil.copy(folder / "b.mp4", single)
+    (single / "mine.jsonl").write_text(json.dumps({"video": "b.mp4", "question": "What?", "answer": "x"}))
+    with pytest.raises(ControlError, match="no other one with sound"):
+        guess(single, tmp_path / "out", "random", ["swap"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_media_of_one_name_in_two_folders_are_edited_apart(folder, tmp_path):
+    for at, source in (("a", "a.mp4"), ("c", "b.mp4")):
+        (tmp_path / at).mkdir()
+        shutil.copy(folder / source, tmp_path / at / "1.mp4")
+    rows = [{"video": f"{at}/1.mp4", "question": "?", "answer": "x"} for at in "ac"]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lengths = []
+
+    class Looks(Fake):
+        def watch(self, media, control):
+            with open_media(media) as opened:
+                lengths.append(opened.duration)
+            return super().watch(media, control)
+
+    run(OpenQA(tmp_path), Looks(lambda one: "x", media_at_once=2), tmp_path / "run", control_named("mute"),
+        progress=False)  # fmt: skip
+    with open_media(folder / "a.mp4") as one, open_media(folder / "b.mp4") as other:
+        assert lengths == pytest.approx([one.duration, other.duration], abs=100_000) and one.duration != other.duration
 
 
 def test_guesses_have_no_likelihoods(folder, tmp_path):
@@ -197,19 +315,19 @@ def test_random_guesses_do_not_depend_on_order_or_control(tmp_path):
 KILLED = """
 import sys
 sys.path[:0] = {paths!r}
-from test_evaluate import guessed
-guessed({out!r}, {stop!r})
+import test_evaluate
+test_evaluate.{who}({out!r}, {stop!r})
 """
 
 
 def guessed(out, stop=0):
     """A run over the world by a rule; the process kills itself after `stop` answers."""
-    runner.VIDEOS_AT_ONCE = 2
     world.rendered = lambda scene, media_dir, size: media_dir / f"{scene.video_id}.mp4"
     rule, said = GuessingAdapter("random"), []
 
     class Rule:
         settings = {"model": "rule"}
+        media_at_once = 2
 
         def watch(self, media, control):
             return rule.watch(media, control)
@@ -223,8 +341,25 @@ def guessed(out, stop=0):
     evaluate(WorldBenchmark("iid", 7, out), Rule(), out, ["circular"], progress=False)
 
 
-def process(out, stop=0, **environment):
-    code = KILLED.format(paths=sys.path, out=str(out), stop=stop)
+def modelled(out, stop=0):
+    """The same of the embedded model, whose batches are of questions on two videos."""
+    adapter = MemoryAdapter(*load(), max_new_tokens=3, num_frames=2)
+    adapter.media_at_once, left = 2, [stop]
+    answer = adapter.answer
+
+    def counted(asked, progress=None):
+        left[0] -= len(asked)
+        if stop and left[0] < 0:
+            os.kill(os.getpid(), 9)
+        return answer(asked, progress)
+
+    adapter.answer = counted
+    benchmark = WorldBenchmark("iid", 6, os.path.join(os.path.dirname(out), "videos"), per_format=1)
+    evaluate(benchmark, adapter, out, ["no-audio"], ("generate", "likelihood"), progress=False)
+
+
+def process(out, stop=0, who="guessed", **environment):
+    code = KILLED.format(paths=sys.path, out=str(out), stop=stop, who=who)
     return subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment)
 
 
@@ -246,18 +381,32 @@ def test_a_killed_run_and_one_of_two_processes_give_the_same_bytes(tmp_path):
     assert not list((tmp_path / "two").rglob("*.parts"))
 
 
+@pytest.mark.slow
+def test_a_killed_run_of_the_tiny_model_gives_the_same_bytes(tmp_path):
+    assert process(tmp_path / "whole", who="modelled").wait() == 0
+    assert process(tmp_path / "killed", 20, "modelled").wait() == -9
+    assert (
+        0 < len(rows_of(tmp_path / "killed", "world-iid.plain")) < len(rows_of(tmp_path / "whole", "world-iid.plain"))
+    )
+    assert process(tmp_path / "killed", who="modelled").wait() == 0
+    names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    assert len([name for name in names if name.parts[0] == "items"]) == 4
+    for name in names:
+        if name.name != "timing.json":
+            assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_groups_of_a_stopped_parallel_run_are_taken_up(tmp_path, monkeypatch):
     """Parts that processes left behind are not answered again."""
-    monkeypatch.setattr(runner, "VIDEOS_AT_ONCE", 2)
     monkeypatch.setattr(world, "rendered", lambda scene, media_dir, size: media_dir / f"{scene.video_id}.mp4")
     benchmark = WorldBenchmark("iid", 6, tmp_path)
-    rows = run(benchmark, Fake(lambda one: "A"), tmp_path / "whole", progress=False)
+    rows = run(benchmark, Fake(lambda one: "A", media_at_once=2), tmp_path / "whole", progress=False)
     expected = (tmp_path / "whole/items/world-iid.plain.jsonl").read_bytes()
     parts = tmp_path / "other/items/world-iid.plain.parts"
     parts.mkdir(parents=True)
     second = [row for row in rows if row["video_id"] in benchmark.video_ids[2:4]]
     (parts / "000001.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in second))
-    adapter = Fake(lambda one: "A")
+    adapter = Fake(lambda one: "A", media_at_once=2)
     run(benchmark, adapter, tmp_path / "other", progress=False)
     assert len(adapter.watched) == 4
     assert (tmp_path / "other/items/world-iid.plain.jsonl").read_bytes() == expected and not parts.exists()

@@ -76,21 +76,20 @@ def test_questions_are_the_worlds_own_mixture_and_none_comes_twice(tmp_path):
     ] * 9
 
 
-def test_a_stopped_run_gives_the_same_bytes(tmp_path, no_media, monkeypatch):
-    monkeypatch.setattr(runner, "VIDEOS_AT_ONCE", 3)
+def test_a_stopped_run_gives_the_same_bytes(tmp_path, no_media, caplog):
     benchmark = WorldBenchmark("iid", 8, tmp_path)
-    whole = run(benchmark, Fake(oracle), tmp_path / "whole", progress=False)
+    whole = run(benchmark, Fake(oracle, media_at_once=3), tmp_path / "whole", progress=False)
     with pytest.raises(KeyboardInterrupt):
-        run(benchmark, Fake(oracle, limit=len(whole) // 2), tmp_path / "cut", progress=False)
+        run(benchmark, Fake(oracle, len(whole) // 2, media_at_once=3), tmp_path / "cut", progress=False)
     name = "items/world-iid.plain.jsonl"
     expected, cut = (tmp_path / "whole" / name).read_bytes(), tmp_path / "cut" / name
     assert 0 < len(cut.read_bytes()) < len(expected)
     with open(cut, "ab") as file:
         file.write(expected[len(cut.read_bytes()) :][:500])  # as if killed in the middle of a group
-    adapter = Fake(oracle)
+    adapter = Fake(oracle, media_at_once=3)
     assert run(benchmark, adapter, tmp_path / "cut", progress=False) == json.loads(json.dumps(whole))
     assert cut.read_bytes() == expected
-    assert len(adapter.watched) < 8
+    assert len(adapter.watched) < 8 and "answers are asked again" in caplog.text
     # Fewer videos are a part of what is there, and nothing is asked anew; more are added.
     fewer = Fake(oracle)
     assert len(run(WorldBenchmark("iid", 4, tmp_path), fewer, tmp_path / "cut", progress=False)) < len(whole)
@@ -105,6 +104,15 @@ def test_a_folder_of_another_run_is_refused(tmp_path, no_media):
     other.settings = {"model": "another"}
     with pytest.raises(RunMismatchError, match="model 'fake', but 'another'"):
         evaluate_with(other, tmp_path, ["iid"], [], videos=1)
+    # So is one of other questions; more of the same are added.
+    answers = (tmp_path / "items/world-iid.plain.jsonl").read_bytes()
+    for change in ({"seed": 5}, {"per_format": 1}, {"forms": ["open"]}):
+        with pytest.raises(RunMismatchError, match="benchmarks .*world-iid"):
+            evaluate_with(Fake(oracle), tmp_path, ["iid"], [], videos=1, **change)
+    with pytest.raises(RunMismatchError, match="world-vfr"):
+        evaluate_with(Fake(oracle), tmp_path, ["vfr"], [], videos=1)
+    assert (tmp_path / "items/world-iid.plain.jsonl").read_bytes() == answers
+    evaluate_with(Fake(oracle), tmp_path, ["iid"], [], videos=2)
 
 
 def test_the_embedded_model_through_real_files(tmp_path):

@@ -21,7 +21,7 @@ from ..savenvideo.layout import FBANK_FRAMES_PER_PATCH, PATCH_STEP_US
 from ..savenvideo.media import open_media
 from ..savenvideo.weights import weights_fingerprint
 from .benchmarks import Item, Pair
-from .controls import Control, ControlError
+from .controls import Control, ControlError, NotApplicableError
 
 
 PARTS = ("decode", "encode", "prefill", "generate")
@@ -69,9 +69,12 @@ class Adapter(Protocol):
     """What a benchmark needs of a model.
 
     settings: whatever changes its answers, as JSON: weights, sampling, generation. Runs are compared by it.
+    media_at_once: about how many media questions are answered together, and then written together. More than one only
+        if that is faster: it is what a run that is killed loses.
     """
 
     settings: dict[str, Any]
+    media_at_once: int
 
     def watch(self, media: Path | Pair, control: Control) -> Watched:
         """Take in a video once. The file is edited already; times, and what is left out, are the adapter's matter."""
@@ -88,6 +91,7 @@ class ModelAdapter:
     """
 
     settings: dict[str, Any]
+    media_at_once = 1
 
     def __init__(self):
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -99,6 +103,13 @@ class ModelAdapter:
             yield
         finally:
             self.seconds[part] += time.perf_counter() - start
+
+    def check(self, control: Control) -> None:
+        """Whether the model can be asked under a control; media may still be of a kind that it does not go with.
+
+        Raises:
+            ControlError: it cannot.
+        """
 
     def candidates(self, item: Item) -> list[str]:
         """What the model would say for each option of a choice."""
@@ -128,6 +139,8 @@ class MemoryAdapter(ModelAdapter):
         sampling: `sampling`, `num_frames`, `fps`, `max_frames`, as for the processor.
     """
 
+    media_at_once = 16
+
     def __init__(self, model, processor, batch_size: int = 64, max_new_tokens: int = 48, **sampling):
         super().__init__()
         self.model, self.processor = model, processor
@@ -149,15 +162,20 @@ class MemoryAdapter(ModelAdapter):
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
+    def check(self, control: Control) -> None:
+        if control.retimes and (self.by_question or control.no_video):
+            raise ControlError(
+                f"{control.name} changes times between decoder and encoder, so it needs videos that are encoded ahead "
+                "of the question: it goes neither with 'no-video' nor with sampling 'query' and models of "
+                "question_times='joint'."
+            )
+
     def watch(self, media: Path | Pair, control: Control) -> Watched:
         blocks = _blocks(media, control)
         if [kind for kind, _ in blocks] != ["video"] or self.by_question:
+            self.check(control)
             if control.retimes:
-                raise ControlError(
-                    f"{control.name} changes times between decoder and encoder, so it needs a video that is encoded "
-                    "ahead of the question: it goes neither with images, sounds and videos without their picture, nor "
-                    "with sampling 'query' and models of question_times='joint'."
-                )
+                raise NotApplicableError(f"{control.name} changes times of videos, and this is {_named(media)}.")
             options = {"use_audio_in_video": False} if control.no_audio else {}
             return Watched(_Blocks(tuple(blocks), options))
         heard = {"use_audio_in_video": False} if control.no_audio else {}
@@ -272,6 +290,10 @@ class _Blocks:
 
     blocks: tuple[tuple[str, str], ...]
     options: dict[str, Any] = field(default_factory=dict)
+
+
+def _named(media: Path | Pair) -> str:
+    return "an image and a sound" if isinstance(media, Pair) else media.name
 
 
 def _blocks(media: Path | Pair, control: Control) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ..data.prompts import LETTERS, multiple_choice_answer
 from ..savenvideo.media import open_media
 from ..savenvideo.subtitles import format_subtitles, read_subtitles
-from .adapters import Asked, Likelihood, ModelAdapter, ProtocolError, Watched, weigh
+from ..savenvideo.weights import weights_fingerprint
+from .adapters import Asked, Likelihood, ModelAdapter, Watched, weigh
 from .benchmarks import Item, Pair
 from .controls import Control, ControlError
 
@@ -30,6 +31,7 @@ class GuessingAdapter:
             "longest" (the longest option, the first of several).
     """
 
+    media_at_once = 1
     RULES = ("random", "always-a", "longest")
 
     def __init__(self, rule: str, seed: int = 0):
@@ -45,12 +47,6 @@ class GuessingAdapter:
         if progress is not None:
             progress.update(len(asked))
         return [self._answer(one.item) for one in asked]
-
-    def candidates(self, item: Item) -> list[str]:
-        return list(LETTERS[: len(item.options)])
-
-    def likelihoods(self, asked, candidates, progress=None) -> list[list[Likelihood]]:
-        raise ProtocolError(f"{self.rule} guesses: it has no log-likelihoods.")
 
     def _answer(self, item: Item) -> str:
         if not item.options:
@@ -79,6 +75,8 @@ class TextAdapter(ModelAdapter):
             and not letters.
     """
 
+    media_at_once = 16  # a batch is of as many questions, and a video may have one
+
     def __init__(
         self,
         model,
@@ -96,22 +94,26 @@ class TextAdapter(ModelAdapter):
             tokenizer.pad_token = tokenizer.eos_token
         heard = speech if speech is None or isinstance(speech, str) else getattr(speech.model, "name_or_path", "asr")
         heard = os.path.basename(os.path.normpath(heard)) if heard and os.path.isdir(heard) else heard
+        if not (speech is None or isinstance(speech, str)):
+            heard = f"{heard} {weights_fingerprint((speech.model,), {})}"
+        name = f"{name} {weights_fingerprint((model,), {})}"
         self.settings = {"model": f"text: {name}", "speech": heard, "max_new_tokens": max_new_tokens}
 
     def candidates(self, item: Item) -> list[str]:
         letters = LETTERS[: len(item.options)]
         return [multiple_choice_answer(item.options, letter) for letter in letters] if self.worded else list(letters)
 
+    def check(self, control: Control) -> None:
+        if self.speech == "subtitles" and control.edits_file and not control.mute:
+            raise ControlError(f"{control.name} edits the video's file, and its subtitles are beside the original.")
+
     def watch(self, media: Path | Pair, control: Control) -> Watched:
+        self.check(control)
         sound = media.sound if isinstance(media, Pair) else media
         fed = {"frames": 0, "audio_seconds": 0.0, "video_seconds": 0.0}
         if self.speech is None or control.no_audio:
             return Watched("", fed)
         if self.speech == "subtitles":
-            if control.edits_file and not control.mute:
-                raise ControlError(
-                    f"{control.name} edits the video's file, and its subtitles are beside the original."
-                )
             beside = [sound.with_suffix(suffix) for suffix in (".srt", ".vtt")]
             found = next((path for path in beside if path.is_file()), None)
             text = format_subtitles(read_subtitles(found)) if found is not None and not control.mute else ""

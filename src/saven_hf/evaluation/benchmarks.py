@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..data.prompts import LETTERS, multiple_choice_prompt
@@ -15,9 +18,12 @@ from .parsing import interval_iou, parse_choice, parse_range, same_words
 
 FORMS = ("choice", "range", "words", "caption", "transcript")
 
-# What may be wrong with a published file or with the media beside it. The first is said of items that are left out
-# until the file is there, the next three of items that cannot be scored; duplicates are asked and counted.
-PROBLEMS = ("missing_media", "missing_answer", "unknown_letter", "bad_row", "duplicate_id")
+# What may be wrong with a published file or with the media beside it. The first two are said of items that are left
+# out until the file is there, the next three of items that cannot be scored; the last two are asked and counted.
+PROBLEMS = (
+    "missing_media", "ambiguous_media", "missing_answer", "unknown_letter", "bad_row", "duplicate_id",
+    "missing_subtitles",
+)  # fmt: skip
 
 
 class Problem(NamedTuple):
@@ -86,6 +92,22 @@ class Item:
         return row if self.references else {name: value for name, value in row.items() if name != "references"}
 
 
+def file_hash(path: str | os.PathLike) -> str:
+    """ "sha256:" and the SHA-256 of a file's content; read once as long as size and time of change stay."""
+    path = os.fspath(path)
+    found = os.stat(path)
+    return _file_hash(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _file_hash(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
 class Benchmark(ABC):
     """Items on videos. A subclass reads them from somewhere; the rest is the same for all.
 
@@ -95,6 +117,8 @@ class Benchmark(ABC):
         video_ids: in the order in which videos are asked about.
         problems: what is wrong with the published files, and with media that are not there.
         left_out: items as published that cannot be asked or scored; each is in `problems`.
+        beyond_limit: items as published of videos that were not chosen.
+        settings: what tells its questions from those of another benchmark of its name, as JSON; not their number.
         keeps_edits: whether copies of videos edited for a control stay beside the source.
     """
 
@@ -103,6 +127,8 @@ class Benchmark(ABC):
     video_ids: Sequence[str]
     problems: Sequence[Problem] = ()
     left_out: int = 0
+    beyond_limit: int = 0
+    settings: Mapping[str, Any] = MappingProxyType({})
     keeps_edits: bool = False
 
     @abstractmethod
@@ -120,14 +146,7 @@ class Benchmark(ABC):
     def media_hash(self, video_id: str) -> str:
         """What the medium is told from others by: SHA-256 over its whole content."""
         files = self.media(video_id)
-        digests = []
-        for path in files if isinstance(files, Pair) else (files,):
-            with open(path, "rb") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            digests.append(f"sha256:{digest.hexdigest()}")
-        return " ".join(digests)
+        return " ".join(file_hash(path) for path in (files if isinstance(files, Pair) else (files,)))
 
     def prompt(self, item: Item, frame_times: Sequence[float] = ()) -> str:
         """What a model is asked; `frame_times` are those of the frames it was shown, in seconds."""
@@ -146,7 +165,8 @@ class Benchmark(ABC):
         return {}
 
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Figures of the benchmark's own, as JSON; such as those of its published script."""
+        """Figures of the benchmark's own, as JSON; such as those of its published script. One that is called
+        "accuracy" takes the place of the share of right answers as the run's."""
         return {}
 
     def score(self, item: Item, output: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .report import scored
+from .runner import applicable, identities, read_items
 from .statistics import McNemar, mcnemar, mean_interval
 from .tables import percent, table
 
@@ -28,22 +29,24 @@ def compare(first: str | os.PathLike, second: str | os.PathLike) -> dict[str, An
         videos, "mcnemar", "same_prompts"}}}.
 
     Raises:
-        ComparisonError: a folder holds no run, they share none, or the media of a shared one differ.
+        ComparisonError: a folder holds no run, they share none, or questions or media of a shared one differ.
     """
     folders = [Path(first), Path(second)]
-    settings, hashes = zip(*map(_read, folders), strict=True)
+    settings = [_settings(folder) for folder in folders]
     names = [{path.name.removesuffix(".jsonl") for path in (folder / "items").glob("*.jsonl")} for folder in folders]
     shared = sorted(names[0] & names[1])
     if not shared:
         raise ComparisonError(f"{first} and {second} have no benchmark under the same control in common.")
     runs = {}
     for name in shared:
-        benchmark = _benchmark_of(name, hashes[0])
-        _check_media(benchmark, hashes, folders)
-        rows = [{row["id"]: row for row in scored(_rows(folder / "items" / f"{name}.jsonl"))} for folder in folders]
+        rows = [
+            {row["id"]: row for row in scored(applicable(read_items(folder / "items" / f"{name}.jsonl")))}
+            for folder in folders
+        ]
         both = [one for one in rows[0] if one in rows[1]]
         if not both:
             continue
+        _check_same(name, [[part[at] for at in both] for part in rows], folders)
         one, other = ([float(part[at]["correct"]) for at in both] for part in rows)
         videos = [rows[0][at]["video_id"] for at in both]
         runs[name] = {
@@ -77,32 +80,29 @@ def comparison_table(found: dict[str, Any], names: tuple[str, str] = ("first", "
     return "\n".join([note, "", *table(header, rows)])
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return settings, json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
+        (folder / "summary.json").stat()
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ComparisonError(
-            f"{folder} holds no finished run: `saven eval --out {folder}` writes run.json and hashes.json."
+            f"{folder} holds no finished run: `saven eval --out {folder}` writes run.json and summary.json."
         ) from error
 
 
-def _benchmark_of(name: str, hashes: dict[str, Any]) -> str:
-    """The benchmark of a file `<benchmark>.<control>[.likelihood]`."""
-    return next((one for one in hashes if name.startswith(f"{one}.")), name.split(".")[0])
-
-
-def _check_media(benchmark: str, hashes: tuple[dict, dict], folders: list[Path]) -> None:
-    media = [one.get(benchmark, {}).get("media", {}) for one in hashes]
-    differing = [video for video in media[0] if video in media[1] and media[0][video] != media[1][video]]
-    unknown = [video for video in media[0] if video in media[1] and media[0][video] is None]
-    if differing or unknown:
-        video = (differing or unknown)[0]
+def _check_same(name: str, rows: list[list[dict[str, Any]]], folders: list[Path]) -> None:
+    """Whether items of one id are the same question about the same medium; each row says what it was asked about."""
+    for one, other in zip(*rows, strict=True):
+        if identities([one]) != identities([other]):
+            raise ComparisonError(
+                f"{name}: {one['id']} is another question in {folders[0]} than in {folders[1]}: compare runs over the "
+                "same files."
+            )
+    media = [{row["video_id"]: row.get("media") for row in part} for part in rows]
+    differing = [video for video in media[0] if media[0][video] is None or media[0][video] != media[1][video]]
+    if differing:
+        video = differing[0]
         raise ComparisonError(
-            f"{len(differing or unknown)} videos of {benchmark} are not the same in {folders[0]} and {folders[1]}, "
-            f"such as {video} ({media[0][video]} and {media[1][video]}): run one of them again on the other's media."
+            f"{len(differing)} videos of {name} are not the same in {folders[0]} and {folders[1]}, or not known to be "
+            f"so, such as {video} ({media[0][video]} and {media[1][video]}): run one again on the other's media."
         )
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from ..files import written_whole
 from ..savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 from ..savenvideo.media import open_media
-from ..savenvideo.media_errors import NoFramesError
 from ..savenvideo.media_sniff import import_av
 from ..world.conversations import shift_times
 from ..world.interventions import edit_sound
@@ -29,7 +28,11 @@ from .benchmarks import FORMS
 
 
 class ControlError(ValueError):
-    """The name of a control that does not exist, or whose parts do not go together."""
+    """A control that does not exist, whose parts do not go together, or that a model or a benchmark cannot do."""
+
+
+class NotApplicableError(ControlError):
+    """A control that cannot be done to this medium, such as `mute` to an image: its items are left out of the run."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Control:
             folder: where the copy goes; beside the source if None.
 
         Raises:
-            MediaError: the file cannot be edited so: it has no picture, or is an image or a sound.
+            NotApplicableError: the file is an image or a sound.
+            MediaError: it cannot be read, or has no picture.
         """
         if not self.edits_file:
             return source
@@ -115,7 +119,7 @@ class Control:
             return out
         with open_media(source) as media:
             if media.kind != "video":
-                raise NoFramesError(f"{self.name} edits a video file, and {source.name} is of kind {media.kind}.")
+                raise NotApplicableError(f"{self.name} edits a video file, and {source.name} is of kind {media.kind}.")
         with TemporaryDirectory(dir=out.parent, prefix=".edit-") as work:
             current = source
             if self.black:

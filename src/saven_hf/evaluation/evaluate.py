@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..files import written_whole
-from ..savenvideo.media_errors import MediaError
 from ..training.cache import process_share
 from ..version import __version__
-from .adapters import Adapter
+from .adapters import Adapter, ProtocolError
 from .benchmarks import FORMS, Benchmark
-from .controls import PLAIN, Control, control_named
+from .controls import PLAIN, Control, ControlError, control_named
 from .report import denominator, summarise, summarise_likelihoods, write_report
-from .runner import PROTOCOLS, claim_folder, run, wait_for_all
+from .runner import PROTOCOLS, applicable, check_control, claim_folder, run, wait_for_all
 from .tables import markdown, write_problems, write_tables
 
 
@@ -29,15 +28,14 @@ def evaluate(
     protocols: Sequence[str] = ("generate",),
     progress: bool = True,
     title: str | None = None,
-    settings: dict[str, Any] | None = None,
     forms: Callable[[Control], Collection[str]] | None = None,
 ) -> dict[str, Any]:
     """Ask a model everything; run again, it goes on where it stopped.
 
-        run.json                         which model, which settings; a folder of another run is refused
+        run.json                         which model, which benchmarks; a folder of another run is refused
         items/<benchmark>.<control>.jsonl                a line for each item: prompt, output, verdict, what was fed
         items/<benchmark>.<control>.likelihood.jsonl     the same for the second protocol
-        hashes.json                      of prompts and media, by which `compare` tells whether runs are comparable
+        hashes.json                      of prompts and of media as they were asked about
         problems.jsonl                   what is wrong with files and media, item by item
         *.results.json, *.predictions.jsonl              for the scripts of Video-MME and of VideoLLaMA 2
         timing.json                      seconds in decode, encode, prefill, generate, over all sittings
@@ -49,11 +47,11 @@ def evaluate(
         out_dir: folder of this run.
         controls: see `control_named`; each is a run over the same items beside the plain one.
         protocols: of `PROTOCOLS`; "generate" is always among them.
-        settings: what else runs are told apart by, as JSON.
         forms: which forms of items are asked under a control; all if None.
 
     Returns:
-        What `summary.json` holds, see `summarise`: "accuracy" is that of the plain run of the first benchmark.
+        What `summary.json` holds, see `summarise`: "accuracy" is that of the plain run of the first benchmark, or
+        what it calls so itself (`Benchmark.figures`).
 
     Raises:
         ControlError, ValueError: a control or protocol that does not exist, or does not go with model or media.
@@ -64,7 +62,15 @@ def evaluate(
     if unknown:
         raise ValueError(f"There is no protocol {unknown[0]!r}: one of {', '.join(PROTOCOLS)}.")
     chosen = [PLAIN, *(control for control in map(control_named, dict.fromkeys(controls)) if control != PLAIN)]
-    wanted = {**adapter.settings, **(settings or {})}
+    if "likelihood" in protocols and not hasattr(adapter, "likelihoods"):
+        raise ProtocolError(f"{type(adapter).__name__} has no log-likelihoods: use the protocol 'generate'.")
+    for one in benchmarks:
+        items = (item for video in one.video_ids for item in one.items(video))
+        if "likelihood" in protocols and not any(item.options or one.closed_set(item) for item in items):
+            raise ProtocolError(f"{one.name} is open: no answers can be weighed. Use the protocol 'generate'.")
+        for control in chosen:
+            check_control(one, adapter, control)
+    wanted = {**adapter.settings, "benchmarks": {one.name: dict(one.settings) for one in benchmarks}}
     if process_share()[0] == 0:
         claim_folder(out_dir, wanted)
     wait_for_all()
@@ -74,18 +80,16 @@ def evaluate(
     def asked_under(control: Control) -> Collection[str]:
         return FORMS if forms is None else forms(control)
 
-    runs = {
-        one.name: {control: run(one, adapter, out, control, asked_under(control), progress) for control in chosen}
-        for one in benchmarks
-    }
-    weighed = {
-        one.name: {
-            control: run(one, adapter, out, control, asked_under(control), progress, "likelihood")
+    def run_all(one: Benchmark, protocol: str) -> dict[Control, list[dict[str, Any]]]:
+        return {
+            control: run(one, adapter, out, control, asked_under(control), progress, protocol)
             for control in chosen
-            if not control.circular
+            if protocol == "generate" or not control.circular
         }
-        for one in (benchmarks if "likelihood" in protocols else ())
-    }
+
+    every = {one.name: run_all(one, "generate") for one in benchmarks}
+    weighed = {one.name: run_all(one, "likelihood") for one in benchmarks if "likelihood" in protocols}
+    runs, weighed = ({name: _applied(name, those) for name, those in part.items()} for part in (every, weighed))
     if process_share()[0]:
         wait_for_all()
         return json.loads((out / "summary.json").read_text(encoding="utf-8"))
@@ -99,9 +103,14 @@ def evaluate(
         figures = one.figures(plain)
         if figures:
             found["figures"] = figures
+        if one is benchmarks[0] and "accuracy" in figures:
+            summary["accuracy"] = figures["accuracy"]
         if one.name in weighed:
             found["likelihood"] = summarise_likelihoods(weighed[one.name])
-    summary["hashes"] = _write_hashes(out, benchmarks, runs)
+        for control, rows in every[one.name].items():
+            if control != PLAIN:
+                found["controls"][control.name]["not_applicable"] = len(rows) - len(runs[one.name][control])
+    summary["hashes"] = _write_hashes(out, runs)
     write_problems(out, {one.name: one.problems for one in benchmarks})
     _add_timing(out, before, getattr(adapter, "seconds", {}))
     shown = summary | {"benchmarks": {}}
@@ -128,23 +137,26 @@ def read_timing(out_dir: str | os.PathLike) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _write_hashes(out: Path, benchmarks: Sequence[Benchmark], runs: dict[str, dict[Control, list]]) -> dict[str, str]:
+def _applied(name: str, by_control: dict[Control, list[dict[str, Any]]]) -> dict[Control, list[dict[str, Any]]]:
+    found = {control: applicable(rows) for control, rows in by_control.items()}
+    for control, rows in by_control.items():
+        if rows and not found[control]:
+            raise ControlError(f"{control.name} can be done to no medium of {name}: {rows[0]['not_applicable']}")
+    return found
+
+
+def _write_hashes(out: Path, runs: dict[str, dict[Control, list]]) -> dict[str, str]:
     """Note what was asked about what. Returns a hash of all prompts and one of all media, by benchmark."""
     noted: dict[str, Any] = {"code_version": __version__}
     short = {}
-    for one in benchmarks:
-        prompts = hashlib.sha256()
-        for row in runs[one.name][PLAIN]:
+    for name, by_control in runs.items():
+        rows, prompts = by_control[PLAIN], hashlib.sha256()
+        for row in rows:
             prompts.update(json.dumps([row["id"], row["prompt"]]).encode())
-        media = {}
-        for video in one.video_ids:
-            try:
-                media[video] = one.media_hash(video)
-            except (MediaError, OSError):
-                media[video] = None
-        noted[one.name] = {"prompts": prompts.hexdigest(), "media": media}
-        short[f"{one.name} prompts"] = prompts.hexdigest()[:16]
-        short[f"{one.name} media"] = hashlib.sha256(json.dumps(media, sort_keys=True).encode()).hexdigest()[:16]
+        media = {row["video_id"]: row["media"] for row in rows}
+        noted[name] = {"prompts": prompts.hexdigest(), "media": media}
+        short[f"{name} prompts"] = prompts.hexdigest()[:16]
+        short[f"{name} media"] = hashlib.sha256(json.dumps(media, sort_keys=True).encode()).hexdigest()[:16]
     with written_whole(out / "hashes.json") as partial:
         Path(partial).write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
     return short

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -19,17 +20,16 @@ from tqdm.auto import tqdm
 from ..data.prompts import LETTERS
 from ..files import written_whole
 from ..savenvideo.media import open_media
-from ..savenvideo.media_errors import MediaError, NoFramesError
+from ..savenvideo.media_errors import MediaError
 from ..training.cache import process_share
 from ..version import __version__
 from .adapters import Adapter, Asked, ProtocolError
 from .benchmarks import FORMS, Benchmark, Item, Pair
-from .controls import PLAIN, Control, ControlError
+from .controls import PLAIN, Control, ControlError, NotApplicableError
 
 
-# Videos whose questions are batched together, and written together. A run that is continued starts at such a group, so
-# that its batches, and with them the last bits of its sums, are those of a run that never stopped.
-VIDEOS_AT_ONCE = 16
+logger = logging.getLogger(__name__)
+
 PROTOCOLS = ("generate", "likelihood")
 _MANIFEST = "run.json"
 
@@ -79,8 +79,10 @@ def run(
 ) -> list[dict[str, Any]]:
     """Ask everything, or what an earlier run left unasked.
 
-    Under `accelerate launch` or `torchrun` each process takes its share of the groups of videos, and the file is the
-    one that a single process writes.
+    Answers are written for as many videos at a time as the adapter answers together (`media_at_once`, one if it does
+    not say). A run that is continued starts at such a group, so that its batches, and with them the last bits of its
+    sums, are those of a run that never stopped. Under `accelerate launch` or `torchrun` each process takes its share
+    of the groups, and the file is the one that a single process writes.
 
     Args:
         forms: of items that are asked.
@@ -89,8 +91,10 @@ def run(
             closed set; the most probable one counts). Open items are left out of the latter.
 
     Returns:
-        One row an item, in order: the item's fields, "prompt", "output", what `Benchmark.score` gives, "fed"; "error"
-        where the medium could not be read or edited: such an item counts as wrong.
+        One row an item, in order: the item's fields, "prompt", "output", what `Benchmark.score` gives, "fed", "media"
+        (hash of the medium before a control edits it, as it was when the item was asked); "error" where the medium
+        could not be read: such an item counts as wrong. Items that the control cannot be done to (`mute` on an image)
+        are not asked: their rows have "not_applicable" in place of an answer, see `applicable`.
     """
     path = items_path(out_dir, benchmark, control, protocol)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +108,8 @@ def run(
         for video in benchmark.video_ids
     }
     videos = list(benchmark.video_ids)
-    groups = [videos[first : first + VIDEOS_AT_ONCE] for first in range(0, len(videos), VIDEOS_AT_ONCE)]
+    together = getattr(adapter, "media_at_once", 1)
+    groups = [videos[first : first + together] for first in range(0, len(videos), together)]
     wanted = [[item for video in group for item in asked[video]] for group in groups]
     rank, processes = process_share()
     parts = path.with_suffix(".parts")
@@ -121,8 +126,8 @@ def run(
     ) as bar:  # fmt: skip
         for number in range(begun, len(groups)):
             part = parts / f"{number:06d}.jsonl"
-            if part.is_file() and _identities(_read(part)) == [_identity(**asdict(item)) for item in wanted[number]]:
-                answered = _read(part)
+            if part.is_file() and identities(read_items(part)) == _wanted(wanted[number]):
+                answered = read_items(part)
                 bar.update(len(answered))
             elif (number - begun) % processes == rank:
                 answered = _answer(benchmark, adapter, control, groups[number], asked, bar, protocol)
@@ -137,7 +142,7 @@ def run(
                 rows.extend(answered)
     if processes > 1:
         _join(path, parts, begun, len(groups), rank)
-        rows = _read(path)
+        rows = read_items(path)
     elif parts.is_dir():
         shutil.rmtree(parts)
     elif not path.exists():
@@ -198,14 +203,23 @@ def _answer(
 ) -> list[dict[str, Any]]:
     asked: list[Asked] = []
     failed: dict[str, str] = {}
+    unfit: dict[str, str] = {}
+    hashes: dict[str, str | None] = {}
     keeps = benchmark.keeps_edits or not control.edits_file
     with nullcontext() if keeps else TemporaryDirectory(prefix="saven-edit-") as folder:
-        for video in videos:
+        for number, video in enumerate(videos):
             if not items[video]:
                 continue
+            hashes[video] = _hash(benchmark, video)
+            # A folder for each: media of one name in two folders are edited into files of one name.
+            edits = folder and Path(folder, str(number))
             try:
-                shown = _edited(benchmark, control, video, folder and Path(folder))
+                shown = _edited(benchmark, control, video, edits)
                 watched = adapter.watch(shown, control)
+            except NotApplicableError as error:
+                unfit[video] = str(error)
+                bar.update(len(items[video]))
+                continue
             except MediaError as error:
                 failed[video] = " ".join(str(error).split())
                 bar.update(len(items[video]))
@@ -229,11 +243,24 @@ def _answer(
         }
         for one, output, verdict in zip(asked, outputs, verdicts, strict=True)
     }
-    return [
-        answered.get((video, item.id)) or _failure(benchmark, item, failed[video])
-        for video in videos
-        for item in items[video]
-    ]
+    rows = []
+    for video in videos:
+        for item in items[video]:
+            if video in unfit:
+                row = {**item.as_row(), "not_applicable": unfit[video]}
+            elif video in failed:
+                row = _failure(benchmark, item, failed[video])
+            else:
+                row = answered[video, item.id]
+            rows.append(row | {"media": hashes[video]})
+    return rows
+
+
+def _hash(benchmark: Benchmark, video: str) -> str | None:
+    try:
+        return benchmark.media_hash(video)
+    except (MediaError, OSError):
+        return None  # it cannot be read, which is what its items say
 
 
 def _failure(benchmark: Benchmark, item: Item, error: str) -> dict[str, Any]:
@@ -246,7 +273,9 @@ def _edited(benchmark: Benchmark, control: Control, video: str, folder: Path | N
     if not control.edits_file:
         return media
     if isinstance(media, Pair):
-        raise NoFramesError(f"{control.name} edits a video file, and {video} is an image and a sound.")
+        raise NotApplicableError(f"{control.name} edits a video file, and {video} is an image and a sound.")
+    if folder is not None:
+        folder.mkdir()
     return control.edited(media, _partner(benchmark, video) if control.swap else None, folder)
 
 
@@ -296,6 +325,19 @@ def _weigh(
     return outputs, verdicts
 
 
+def check_control(benchmark: Benchmark, adapter: Adapter, control: Control) -> None:
+    """Whether a control goes with a model and a benchmark, before anything is asked.
+
+    Raises:
+        ControlError: it does not.
+    """
+    check = getattr(adapter, "check", None)
+    if check is not None:
+        check(control)
+    if control.swap:
+        _partner(benchmark, benchmark.video_ids[0])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
 
@@ -304,8 +346,14 @@ def _lines(rows: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_items(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Rows of a file of `items/`."""
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def applicable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that were asked: without those that the run's control cannot be done to."""
+    return [row for row in rows if "not_applicable" not in row]
 
 
 def _read_whole_groups(path: Path, groups: list[list[Item]], cut: bool = True) -> list[dict[str, Any]]:
@@ -320,17 +368,21 @@ def _read_whole_groups(path: Path, groups: list[list[Item]], cut: bool = True) -
     rows: list[dict[str, Any]] = []
     for group in groups:
         part = [json.loads(line) for line in lines[len(rows) : len(rows) + len(group)]]
-        if _identities(part) != [_identity(**asdict(item)) for item in group]:
+        if identities(part) != _wanted(group):
             if cut:
+                lost = len(lines) - len(rows)
+                if lost:
+                    logger.warning("%s: the last %d of %d answers are asked again.", path.name, lost, len(lines))
                 os.truncate(path, sum(map(len, lines[: len(rows)])))
             break
         rows.extend(part)
     return rows
 
 
-def _identities(rows: list[dict[str, Any]]) -> list[tuple]:
-    return [_identity(**row) for row in rows]
+def identities(rows: list[dict[str, Any]]) -> list[tuple]:
+    """What rows are told apart by: id, question, options and right answer."""
+    return [(row["id"], row["question"], tuple(row["options"]), row["answer"]) for row in rows]
 
 
-def _identity(id: str, question: str, options, answer: str, **_) -> tuple:
-    return id, question, tuple(options), answer
+def _wanted(items: list[Item]) -> list[tuple]:
+    return identities([asdict(item) for item in items])

@@ -33,11 +33,14 @@ class TransformersAdapter(ModelAdapter):
         self.peer, self.batch_size, self.max_new_tokens = peer, batch_size, max_new_tokens
         self.settings = {**peer.settings, "max_new_tokens": max_new_tokens}
 
-    def watch(self, media: Path | Pair, control: Control) -> Watched:
+    def check(self, control: Control) -> None:
         if control.retimes:
             raise ControlError(
                 f"{control.name} changes times between decoder and model, which only models of this library allow."
             )
+
+    def watch(self, media: Path | Pair, control: Control) -> Watched:
+        self.check(control)
         picture, sound = not control.no_video, not control.no_audio
         with self.timed("decode"):
             if isinstance(media, Pair):

@@ -59,6 +59,7 @@ class WorldBenchmark(Benchmark):
             raise ValueError(f"Questions are asked in the forms 'choice' and 'open', not {list(forms)}.")
         self.name, self.split, self.media_dir = f"world-{split}", split, Path(media_dir)
         self.per_format, self.forms, self.size = per_format, tuple(forms), tuple(size)
+        self.settings = {"seed": seed, "per_format": per_format, "forms": list(forms), "size": list(size)}
         self._seeds = {sample_scene(number, split).video_id: number for number in range(seed, seed + videos)}
         self.video_ids = list(self._seeds)
 
@@ -199,8 +200,7 @@ def evaluate_with(
 ) -> dict[str, Any]:
     """`evaluate_world` for any adapter."""
     folder = Path(media_dir) if media_dir is not None else Path(out_dir) / "videos"
-    asked = {"seed": seed, "per_format": per_format, "forms": forms}
-    worlds = [WorldBenchmark(split, videos, folder, **asked) for split in splits]
+    worlds = [WorldBenchmark(split, videos, folder, seed, per_format, forms) for split in splits]
     return evaluate(
-        worlds, adapter, out_dir, controls, protocols, progress, "The world", asked, lambda control: control.forms
+        worlds, adapter, out_dir, controls, protocols, progress, "The world", lambda control: control.forms
     )
