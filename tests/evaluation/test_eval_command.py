@@ -19,7 +19,7 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
     assert len(choices) == 9 and summary["accuracy"] == pytest.approx(accuracy)
     unparsable = sum(item["parsed"] is None for item in choices)
     assert summary["benchmarks"]["world-vfr"]["plain"]["choice"]["unparsable"] == unparsable
-    settings = json.loads((tmp_path / "run.json").read_text())
+    settings = json.loads((tmp_path / "run.json").read_text())["benchmarks"]["world-vfr"]
     assert settings["per_format"] == 3 and settings["forms"] == ["choice", "open"] and settings["seed"] == 0
     # Again, and with other frames: what is there is used, or refused.
     assert main(words) == 0
@@ -67,6 +67,8 @@ def test_a_baseline_beside_another(tmp_path, capsys):
         (["world", "--forms", "closed"], "choice, open, or both"),
         (["world-sync", "--forms", "choice"], "the world's questions alone"),
         (["world-sync", "--control", "mute"], "no control"),
+        (["world-sync", "--videos", "1"], "at least 2 videos"),
+        (["world-sync", "--protocol", "likelihood"], "open questions alone"),
         (["world", "--model", "/nowhere/model"], "not a model folder"),
         (["moon"], "no benchmark 'moon'"),
         (["videomme"], "--data DIR"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.prompts import LETTERS
 from .benchmarks import Item, Table
 from .parsing import interval_iou, parse_range
 from .published import (
     BadRowError,
     BenchmarkFileError,
     PublishedBenchmark,
-    letter_field,
+    answer_field,
+    letter_of,
     options_field,
     read_rows,
     text_field,
@@ -53,17 +56,17 @@ class AVBench(PublishedBenchmark):
         folder = data if data.is_dir() else data.parent
         super().__init__("avbench", "AVBench", [folder, *([spool] if spool is not None else [])], limit)
         self._spool = Path(spool) if spool is not None else None
-        self.take(self._read(_files(data, split)))
+        files = _files(data, split)
+        self.take(files, self._read(files), split=split)
 
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
-        for path in files:
-            for where, row in read_rows(path):
-                try:
-                    item, name = self._item(row, where)
-                except BadRowError as error:
-                    yield where, error, ()
-                    continue
-                yield where, item, [name]
+        for where, row in read_rows(*files):
+            try:
+                item, name = self._item(row, where)
+            except BadRowError as error:
+                yield where, error, ()
+                continue
+            yield where, item, [name]
 
     def _item(self, row: dict[str, Any], where: str) -> tuple[Item, str]:
         options = options_field(row, "options")
@@ -74,8 +77,8 @@ class AVBench(PublishedBenchmark):
             tags["duration"] = next((name for most, name in DURATIONS if row["duration"] <= most), "over 1 h")
         identity = text_field(row, "id") if row.get("id") is not None else where
         name = self._name(row)
-        video_id = str(row.get("video_id") or Path(name).stem)
-        answer = letter_field(row, "answer", options)
+        video_id = str(row.get("video_id") or name)  # names without their folders may be equal
+        answer = letter_of(answer_field(row, "answer")[0], options)
         return Item(identity, video_id, "choice", text_field(row, "question"), answer, options, tags), name
 
     def _name(self, row: dict[str, Any]) -> str:
@@ -92,7 +95,8 @@ class AVBench(PublishedBenchmark):
         if self._spool is None:
             raise BenchmarkFileError("The videos are inside of the parquet: say with `spool` where to write them.")
         suffix = Path(video.get("path") or "").suffix or ".mp4"
-        path = self._spool / f"{Path(str(row.get('video_id') or row.get('id'))).name}{suffix}"
+        stem = re.sub(r"[^\w.-]", "_", str(row.get("video_id") or row.get("id")))
+        path = self._spool / f"{stem}{suffix}"
         if not path.is_file() or path.stat().st_size != len(video["bytes"]):
             from ..files import written_whole
 
@@ -102,7 +106,8 @@ class AVBench(PublishedBenchmark):
         return path.name
 
     def score(self, item: Item, output: str) -> dict[str, Any]:
-        return super().score(item, output) | _distance(item, super().score(item, output)["parsed"], output)
+        verdict = super().score(item, output)
+        return verdict | _distance(item, verdict["parsed"], output)
 
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         timed = [row for row in rows if "iou" in row]
@@ -156,7 +161,7 @@ def _distance(item: Item, letter: str | None, output: str) -> dict[str, Any]:
     spans = [parse_range(option) for option in item.options]
     if not spans or None in spans:
         return {}
-    truth = spans["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(item.answer)]
-    chosen = spans["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(letter)] if letter else parse_range(output)
+    truth = spans[LETTERS.index(item.answer)]
+    chosen = spans[LETTERS.index(letter)] if letter else parse_range(output)
     off = chosen and sum(abs(one - other) for one, other in zip(chosen, truth, strict=True)) / 2e6
     return {"iou": interval_iou(chosen, truth), "seconds_off": off}

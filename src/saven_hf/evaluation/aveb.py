@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +16,20 @@ from typing import Any
 
 from ..world.interventions import edit_sound
 from .benchmarks import Item, Pair, Table
+from .media_files import VIDEO_SUFFIXES
 from .parsing import normalise
 from .published import (
     BadRowError,
     BenchmarkFileError,
     PublishedBenchmark,
+    annotation_files,
     answer_field,
-    first_file,
-    letter_field,
+    letter_of,
     options_field,
     read_rows,
     text_field,
 )
 from .text_metrics import count_word_errors, normalise_answer, vqa_accuracy
-
-
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
 @dataclass(frozen=True)
@@ -39,63 +38,54 @@ class Task:
 
     Attributes:
         title: for people, with the data it is made of.
-        modalities: what it is about.
         files: patterns of its annotation file, below the folder.
         form: of its items, see `Item`.
         metric: how an answer is scored, see `AVEB.score`.
         question: what is asked where the file asks nothing.
-        save: whether SAVE added it.
     """
 
     title: str
-    modalities: str
     files: tuple[str, ...]
     form: str
     metric: str
     question: str = ""
-    save: bool = False
 
 
 TASKS = {
     # of one modality
     "asr": Task(
-        "Speech recognition, LibriSpeech test-clean", "speech", ("test-clean", "librispeech*.json"), "transcript",
+        "Speech recognition, LibriSpeech test-clean", ("librispeech*.json",), "transcript",
         "wer", "Can you transcribe the speech into a written format?",
     ),
     "audio-caption": Task(
-        "Audio captioning, AudioCaps", "sound", ("audiocaps*.json", "audiocaps*.csv", "test.csv"), "caption",
+        "Audio captioning, AudioCaps", ("audiocaps*.json", "audiocaps*.csv", "test.csv"), "caption",
         "captions", "Please describe the audio in one sentence.",
     ),
     "image-caption": Task(
-        "Image captioning, Flickr30k", "image", ("flickr30k*.json",), "caption", "captions",
+        "Image captioning, Flickr30k", ("flickr30k*.json",), "caption", "captions",
         "Write a short description about this image.",
     ),
-    "ocr": Task("Reading in images, TextVQA", "image", ("textvqa*.json",), "words", "vqa"),
+    "ocr": Task("Reading in images, TextVQA", ("textvqa*.json",), "words", "vqa"),
     "vqa": Task(
-        "Questions about images, GQA", "image", ("testdev_balanced*.json", "gqa*.json"), "words", "vqa"
+        "Questions about images, GQA", ("testdev_balanced*.json", "gqa*.json"), "words", "vqa"
     ),
-    "video-qa": Task("Questions about videos, NExT-QA", "video", ("nextqa*.json",), "choice", "choice"),
+    "video-qa": Task("Questions about videos, NExT-QA", ("nextqa*.json",), "choice", "choice"),
     # of several
-    "avsr": Task("Audio-visual speech recognition, How2", "video and speech", ("how2*.json",), "transcript", "wer"),
-    "avsd": Task("Audio-visual dialogue, AVSD", "video and sound", ("avsd*.json",), "caption", "captions"),
-    "isqa": Task("Spoken questions about images", "image and speech", ("isqa*.json",), "words", "vqa",
+    "avsr": Task("Audio-visual speech recognition, How2", ("how2*.json",), "transcript", "wer"),
+    "avsd": Task("Audio-visual dialogue, AVSD", ("avsd*.json",), "caption", "captions"),
+    "isqa": Task("Spoken questions about images", ("isqa*.json",), "words", "vqa",
                  "Answer the spoken question about the image."),
     "avssd": Task(
-        "Source of a sound, VGGSound", "video and sound", ("testdata_formatted*.json", "avssd*.json"), "words",
+        "Source of a sound, VGGSound", ("testdata_formatted*.json", "avssd*.json"), "words",
         "source",
     ),
     "avm": Task(
-        "Matching of sound and picture, VGGSound and SpokenCOCO", "image or video, and sound",
+        "Matching of sound and picture, VGGSound and SpokenCOCO",
         ("audiovisualmatching*.json", "avm*.json"), "words", "yes-no",
     ),
-    "ego4d-qa": Task(
-        "Questions about first-person videos, Ego4D", "video and sound", ("ego4d*.json",), "choice", "choice",
-        save=True,
-    ),
-    "presentation-qa": Task(
-        "Questions about talks with slides", "video and speech", ("presentation*.json",), "choice", "choice",
-        save=True,
-    ),
+    # added by SAVE
+    "ego4d-qa": Task("Questions about first-person videos, Ego4D", ("ego4d*.json",), "choice", "choice"),
+    "presentation-qa": Task("Questions about talks with slides", ("presentation*.json",), "choice", "choice"),
 }  # fmt: skip
 
 
@@ -130,14 +120,15 @@ class AVEB(PublishedBenchmark):
         data = Path(data)
         folder = data if data.is_dir() else data.parent
         super().__init__(f"aveb-{task}", self.task.title, [folder], limit)
-        if data.is_dir() and task == "asr" and next(data.rglob("*.trans.txt"), None):
-            self.take(self._librispeech(data))
+        transcripts = sorted(data.rglob("*.trans.txt")) if task == "asr" and data.is_dir() else []
+        if transcripts:
+            self.take(transcripts, self._librispeech(transcripts))
             return
-        path = first_file(data, *(pattern for pattern in self.task.files if "." in pattern))
-        self.take(self._audiocaps(path) if path.suffix == ".csv" else self._save(path))
+        files = annotation_files(data, *self.task.files)
+        self.take(files, self._audiocaps(files) if files[0].suffix == ".csv" else self._save(files))
 
-    def _save(self, path: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
-        for number, (where, row) in enumerate(read_rows(path)):
+    def _save(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
+        for number, (where, row) in enumerate(read_rows(*files)):
             try:
                 names = _names(row)
                 yield where, self._item(row, str(number), names), names
@@ -145,7 +136,7 @@ class AVEB(PublishedBenchmark):
                 yield where, error, ()
 
     def _item(self, row: dict[str, Any], number: str, names: Sequence[str]) -> Item:
-        video = " + ".join(Path(name).stem for name in names)
+        video = " + ".join(str(Path(name).with_suffix("")) for name in names)
         if self.name == "aveb-avsd" and row.get("conversation"):
             question, answers = _dialogue(row["conversation"])
         else:
@@ -158,12 +149,12 @@ class AVEB(PublishedBenchmark):
         ) else {}  # fmt: skip
         if self.task.form == "choice":
             options = options_field(row, "answer_candidates")
-            letter = letter_field({"answer": answers[0]}, "answer", options)
+            letter = letter_of(answers[0], options)
             return Item(number, video, "choice", question, letter, options, tags)
         return Item(number, video, self.task.form, question, answers[0], tags=tags, references=answers)
 
-    def _librispeech(self, folder: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
-        for path in sorted(folder.rglob("*.trans.txt")):
+    def _librispeech(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
+        for path in files:
             for line in path.read_text(encoding="utf-8").splitlines():
                 name, _, text = line.partition(" ")
                 if not text.strip():
@@ -173,11 +164,11 @@ class AVEB(PublishedBenchmark):
                     name, name, "transcript", self.task.question, text, tags={"speaker": name.split("-")[0]}
                 ), [name]  # fmt: skip
 
-    def _audiocaps(self, path: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
+    def _audiocaps(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
         """Five captions of each clip of the test set, in five rows."""
         captions: dict[str, list[str]] = {}
         names: dict[str, str] = {}
-        for where, row in read_rows(path):
+        for where, row in read_rows(*files):
             try:
                 clip, caption = text_field(row, "youtube_id"), text_field(row, "caption")
             except BadRowError as error:
@@ -194,13 +185,15 @@ class AVEB(PublishedBenchmark):
 
     def media(self, video_id: str) -> Path | Pair:
         found = super().media(video_id)
-        if not isinstance(found, Pair) or found.image.suffix.lower() not in _VIDEO_SUFFIXES:
+        if not isinstance(found, Pair) or found.image.suffix.lower() not in VIDEO_SUFFIXES:
             return found
         if self._spool is None:
             raise BenchmarkFileError(
                 "A video and another one's sound are put together in a file: say where (`spool`)."
             )
-        joined = self._spool / f"{found.image.stem}+{found.sound.stem}.mp4"
+        # Files of one name may lie in several folders.
+        paths = zlib.crc32(f"{found.image}\n{found.sound}".encode())
+        joined = self._spool / f"{found.image.stem}+{found.sound.stem}-{paths:08x}.mp4"
         if not joined.is_file():
             joined.parent.mkdir(parents=True, exist_ok=True)
             edit_sound(found.image, joined, swap_with=found.sound)
@@ -253,7 +246,7 @@ def _names(row: dict[str, Any]) -> list[str]:
     if not names or len(names) > 2 or not all(isinstance(name, str) and name for name in names):
         raise BadRowError("bad_row", "'image' or 'image_name' is neither a file nor a pair of files")
     stems = {Path(name).stem for name in names}
-    video = Path(names[0]).suffix.lower() in _VIDEO_SUFFIXES
+    video = Path(names[0]).suffix.lower() in VIDEO_SUFFIXES
     return names[:1] if video and len(stems) == 1 else names
 
 

@@ -21,7 +21,6 @@ COLUMNS = (
     ("Audio-Visual", "Existential"), ("Audio-Visual", "Location"), ("Audio-Visual", "Counting"),
     ("Audio-Visual", "Comparative"), ("Audio-Visual", "Temporal"),
 )  # fmt: skip
-SYNTHETIC = ("va", "sa", "ev", "vv", "es")  # how ids of synthetic videos begin; those of real ones are numbers
 SPLITS = {
     "test": "json_update/avqa-test.json", "val": "json_update/avqa-val.json",
     "test-original": "json/avqa-test.json", "val-original": "json/avqa-val.json",
@@ -53,7 +52,8 @@ class MusicAVQA(PublishedBenchmark):
         super().__init__(
             f"music-avqa-{split}", f"MUSIC-AVQA ({split})", [data if data.is_dir() else data.parent], limit
         )
-        self.take(self._read(data if data.is_file() else _file(data, split)))
+        path = data if data.is_file() else _file(data, split)
+        self.take([path], self._read(path), split=split)
 
     def _read(self, path: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
         for where, row in read_rows(path):
@@ -100,11 +100,17 @@ class MusicAVQA(PublishedBenchmark):
             for name in ("normalised", "exact"):
                 columns = self.figures(some)[name] if some else {}
                 if columns:
-                    body.append(
-                        [kind, name, *("-" if value is None else f"{value:.2f}" for value in columns.values())]
-                    )
+                    body.append([kind, name, *map(_cell, columns.values())])
+        if found["majority"]:
+            most = found["majority"]["answer"]
+            columns = thirteen_columns(rows, [row["answer"] == most for row in rows])
+            body.append(["all", f"always {most!r}", *map(_cell, columns.values())])
         header = ["videos", "scored", *found["exact"]]
         return [Table("MUSIC-AVQA's table, percent", header, body)]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def thirteen_columns(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> dict[str, float | None]:

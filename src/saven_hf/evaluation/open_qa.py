@@ -18,9 +18,9 @@ from .published import (
     BadRowError,
     BenchmarkFileError,
     PublishedBenchmark,
+    annotation_files,
     answer_field,
-    first_file,
-    letter_field,
+    letter_of,
     options_field,
     read_rows,
     text_field,
@@ -56,10 +56,11 @@ class OpenQA(PublishedBenchmark):
         data = Path(data)
         super().__init__("open-qa", f"Open questions ({data.stem})", [data if data.is_dir() else data.parent], limit)
         self.rules = rules
-        self.take(self._read(first_file(data, "*.jsonl", "*.json", "*.csv", "*.parquet")))
+        files = annotation_files(data, "*.jsonl", "*.json", "*.csv", "*.parquet")
+        self.take(files, self._read(files), rules=rules)
 
-    def _read(self, path: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
-        for number, (where, row) in enumerate(read_rows(path)):
+    def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
+        for number, (where, row) in enumerate(read_rows(*files)):
             try:
                 name = text_field(row, "video", "audio", "image")
                 yield where, _item(row, str(row.get("id", number)), name), [name]
@@ -123,7 +124,7 @@ def _item(row: dict[str, Any], identity: str, name: str) -> Item:
     tags = {str(key): str(value) for key, value in (row.get("tags") or {}).items()}
     if kind == "choice":
         options = options_field(row, "options")
-        letter = letter_field(row, "answer", options)
+        letter = letter_of(answer_field(row, "answer")[0], options)
         return Item(identity, name, "choice", text_field(row, "question"), letter, options, tags)
     if kind not in ("words", "caption", "transcript"):
         raise BadRowError("bad_row", f"the kind {kind!r} is none of choice, words, caption and transcript")

@@ -29,7 +29,7 @@ def draw_report(summary: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) 
         part = found["plain"].get("choice") or found["plain"].get("words")
         if part is None:
             continue
-        for tag in [tag for tag in _TAGS if tag in part["by"]][:3]:
+        for tag in [tag for tag in _TAGS if tag in part["by"]]:
             groups = {value: one["accuracy"] for value, one in part["by"][tag].items()}
             figures[f"{name}.{tag}"] = _bars({"all": part["accuracy"]} | groups, f"{name}: accuracy by {tag}")
         controls = {"plain": part["accuracy"]}

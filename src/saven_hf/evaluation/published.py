@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +15,8 @@ from typing import Any
 
 from ..data.prompts import LETTERS
 from ..savenvideo.media_errors import MediaNotFoundError
-from .benchmarks import Benchmark, Item, Pair, Problem
-from .media_files import MediaFolders
+from .benchmarks import Benchmark, Item, Pair, Problem, file_hash
+from .media_files import MediaFolders, Missing
 
 
 class BenchmarkFileError(ValueError):
@@ -32,52 +34,64 @@ class BadRowError(ValueError):
 class PublishedBenchmark(Benchmark):
     """Items read from files, with media found by name.
 
-    Items whose medium is missing are left out and listed; they are asked as soon as it is there. Items of one id are
-    all asked, each under an id of its own.
+    Items whose medium is missing, or cannot be told from another, are left out and listed; they are asked as soon as
+    it is there. Items of one id are all asked, each under an id of its own.
 
     Args:
         name, title: see `Benchmark`.
         media: folders in which media are looked for.
-        limit: ask about the first so many videos alone.
+        limit: ask about the first so many videos that are there alone; items of the others are counted.
     """
 
     def __init__(self, name: str, title: str, media: Sequence[str | os.PathLike], limit: int | None = None):
         self.name, self.title, self.limit = name, title, limit
         self._folders = MediaFolders(media)
         self.problems: list[Problem] = []
-        self.left_out = 0
+        self.left_out = self.beyond_limit = 0
         self._items: dict[str, list[Item]] = {}
         self._found: dict[str, Path | Pair] = {}
 
-    def take(self, rows: Iterable[tuple[str, Item | BadRowError, Sequence[str]]]) -> None:
+    def take(
+        self, files: Sequence[Path], rows: Iterable[tuple[str, Item | BadRowError, Sequence[str]]], **settings
+    ) -> None:
         """Fill the benchmark.
 
         Args:
+            files: with the annotations; their hash becomes part of `settings`.
+            settings: what else tells it from another one of its name.
             rows: where each stands (for messages), the item or what is wrong with it, and the names of its medium:
                 one file, or an image and a sound. Names that are tried in place of each other are joined by "|".
         """
         names: dict[str, Sequence[str]] = {}
         items: dict[str, list[Item]] = defaultdict(list)
         seen: Counter[str] = Counter()
-        for where, item, files in rows:
+        for where, item, those in rows:
             if isinstance(item, BadRowError):
                 self._leave_out(item.kind, where, str(item), 1)
+                continue
+            if names.setdefault(item.video_id, those) != those:
+                what = f"the video {item.video_id!r} is {', '.join(names[item.video_id])}, here {', '.join(those)}"
+                self._leave_out("bad_row", where, what, 1)
                 continue
             seen[item.id] += 1
             if seen[item.id] > 1:
                 self.problems.append(Problem("duplicate_id", item.id, f"{where}: there is one of this id already"))
                 item = replace(item, id=f"{item.id}#{seen[item.id]}")
             items[item.video_id].append(item)
-            names.setdefault(item.video_id, files)
+        found = self._folders.assign(name for those in names.values() for name in those)
         for video_id, those in items.items():
+            paths = [found[name] for name in names[video_id]]
+            missing = next((path for path in paths if isinstance(path, Missing)), None)
             if self.limit is not None and len(self._items) == self.limit:
-                break
-            missing = self._locate(video_id, names[video_id])
-            if missing:
-                self._leave_out("missing_media", video_id, f"no {missing}: {len(those)} questions", len(those))
+                self.beyond_limit += len(those)
+            elif missing is not None:
+                self._leave_out(missing.kind, video_id, f"{missing.why}: {len(those)} questions", len(those))
             else:
                 self._items[video_id] = those
+                self._found[video_id] = paths[0] if len(paths) == 1 else Pair(*paths)
         self.video_ids = list(self._items)
+        content = hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()
+        self.settings = {**settings, "annotations": file_hash(files[0]) if len(files) == 1 else f"sha256:{content}"}
         if not self._items:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.problem_counts().items()) or "no rows at all"
             raise BenchmarkFileError(
@@ -91,17 +105,6 @@ class PublishedBenchmark(Benchmark):
     def _leave_out(self, kind: str, item: str, what: str, items: int) -> None:
         self.problems.append(Problem(kind, item, what))
         self.left_out += items
-
-    def _locate(self, video_id: str, names: Sequence[str]) -> str:
-        """Note where a medium is. Returns what is missing, or ""."""
-        paths = []
-        for name in names:
-            path = next(filter(None, map(self._folders.find, name.split("|"))), None)
-            if path is None:
-                return name.replace("|", " or ")
-            paths.append(path)
-        self._found[video_id] = paths[0] if len(paths) == 1 else Pair(*paths)
-        return ""
 
     def items(self, video_id: str) -> list[Item]:
         return self._items[video_id]
@@ -118,13 +121,17 @@ class PublishedBenchmark(Benchmark):
 # Files
 
 
-def read_rows(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a .json (an array), .jsonl, .csv or .parquet file, and where each stands.
+def read_rows(*paths: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of .json (an array), .jsonl, .csv or .parquet files, and where each stands.
 
     Raises:
         BenchmarkFileError: there is no such file, or it is none of these.
     """
-    path = Path(path)
+    for path in map(Path, paths):
+        yield from _rows(path)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise BenchmarkFileError(f"There is no file {path}.")
     reader = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower())
@@ -142,8 +149,6 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
         rows = json.loads(text)
     except json.JSONDecodeError:
         # Video-MME's own template has commas in front of closing brackets.
-        import re
-
         try:
             rows = json.loads(re.sub(r",(?=\s*[\]}])", "", text))
         except json.JSONDecodeError as error:
@@ -181,22 +186,37 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, row
 
 
-def first_file(folder: str | os.PathLike, *patterns: str) -> Path:
-    """The first file below a folder that fits the first pattern that any file fits; or `folder`, if it is a file.
+def annotation_files(folder: str | os.PathLike, *patterns: str) -> list[Path]:
+    """The file in a folder, or else below it, that fits the first pattern that any file fits, or all shards of it; or
+    `folder`, if it is a file.
 
     Raises:
-        BenchmarkFileError: there is none.
+        BenchmarkFileError: there is none, there are several, or shards are missing.
     """
     folder = Path(folder)
     if folder.is_file():
-        return folder
+        return [folder]
     if not folder.is_dir():
         raise BenchmarkFileError(f"There is no folder {folder}: give one with --data.")
     for pattern in patterns:
-        found = sorted(folder.rglob(pattern))
+        found = sorted(folder.glob(pattern)) or sorted(folder.rglob(pattern))
         if found:
-            return found[0]
+            return _one_table(found)
     raise BenchmarkFileError(f"{folder} has no {' or '.join(patterns)}: put the published file there.")
+
+
+def _one_table(files: list[Path]) -> list[Path]:
+    """Files that are one table: a single one, or all of `<name>-00000-of-00002.parquet` and its like."""
+    shards = [re.fullmatch(r"(.*)-(\d+)-of-(\d+)", path.stem) for path in files]
+    if len({(path.parent, shard and (shard[1], shard[3])) for path, shard in zip(files, shards, strict=True)}) > 1:
+        raise BenchmarkFileError(f"Both {files[0]} and {files[-1]} fit: name the one you mean with --data.")
+    if shards[0] is None and len(files) > 1:
+        raise BenchmarkFileError(f"Both {files[0]} and {files[-1]} fit: name the one you mean with --data.")
+    if shards[0] is not None and len(files) != int(shards[0][3]):
+        raise BenchmarkFileError(
+            f"{files[0].parent} has {len(files)} of the {int(shards[0][3])} files {shards[0][1]}-*: put all there."
+        )
+    return files
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,13 +251,12 @@ def answer_field(row: Mapping[str, Any], *names: str) -> tuple[str, ...]:
     raise BadRowError("missing_answer", f"{' or '.join(map(repr, names))} is missing or empty")
 
 
-def letter_field(row: Mapping[str, Any], name: str, options: Sequence[str]) -> str:
-    """The right letter of a row: a letter, or an option's words.
+def letter_of(answer: str, options: Sequence[str]) -> str:
+    """The letter of a right answer that is a letter already, or an option's words.
 
     Raises:
-        BadRowError: there is no answer, or it names none of the options.
+        BadRowError: it names none of the options.
     """
-    (answer, *_) = answer_field(row, name)
     letters = LETTERS[: len(options)]
     if answer in options:
         return letters[list(options).index(answer)]

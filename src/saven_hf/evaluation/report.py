@@ -103,14 +103,14 @@ def _summarise_texts(rows: list[Row]) -> dict[str, Any]:
     if captions:
         references = [row.get("references") or [row["answer"]] for row in captions]
         try:
-            found["caption"] = caption_metrics([row["output"] for row in captions], references, _videos(captions))
+            found["caption"] = caption_metrics([row["output"] for row in captions], references, videos_of(captions))
         except MetricUnavailableError as error:
             found["caption"] = {"unavailable": str(error)}
     spoken = [row for row in rows if row["form"] == "transcript"]
     if spoken:
         errors, words = [row["errors"] for row in spoken], [row["words"] for row in spoken]
         found["transcript"] = {
-            "word_error_rate": word_error_rate(errors, words, _videos(spoken)),
+            "word_error_rate": word_error_rate(errors, words, videos_of(spoken)),
             "words": sum(words),
         }
     return found
@@ -131,7 +131,7 @@ def _fed(rows: list[Row]) -> dict[str, Any]:
     return found
 
 
-def _videos(rows: list[Row]) -> list[str]:
+def videos_of(rows: list[Row]) -> list[str]:
     return [row["video_id"] for row in rows]
 
 
@@ -274,22 +274,21 @@ def _has_moved(row: Row, before: Row, seconds: float) -> bool:
 # All runs
 
 
-def summarise(runs: dict[str, dict[Control, list[Row]]], reference: str | None = None) -> dict[str, Any]:
+def summarise(runs: dict[str, dict[Control, list[Row]]]) -> dict[str, Any]:
     """Everything about the runs over some benchmarks.
 
     Args:
         runs: rows by benchmark and control; each benchmark has its plain run.
-        reference: the benchmark that the others are compared with; the first one if None.
 
     Returns:
-        {"accuracy": of multiple choice in the plain run of `reference`,
+        {"accuracy": of multiple choice in the plain run of the first benchmark,
         "benchmarks": {name: {"plain": ..., "controls": {name: ...}, "difference": ...}}}; "difference" is accuracy in
-        multiple choice minus that of `reference`, over different videos.
+        multiple choice minus that of the first benchmark, over different videos.
     """
-    reference = reference or next(iter(runs))
+    reference = next(iter(runs))
 
     def right(rows: list[Row]) -> tuple[list[float], list[str]]:
-        return [float(row["correct"]) for row in scored(rows)], _videos(scored(rows))
+        return [float(row["correct"]) for row in scored(rows)], videos_of(scored(rows))
 
     benchmarks = {}
     for name, by_control in runs.items():
@@ -320,16 +319,18 @@ def denominator(benchmark: Benchmark, rows: list[Row]) -> dict[str, Any]:
     """What accuracy is over, and what it would be if everything that was left out counted as wrong.
 
     Returns:
-        "published" items, "asked" ones, "left_out" with the "problems" by kind, "unreadable" (asked for, counted as
-        wrong), and "accuracy_of_published".
+        "published" items, "asked" ones, "left_out" with the "problems" by kind, "beyond_limit" (of videos that were
+        not chosen), "unreadable" (asked for, counted as wrong), and "accuracy_of_published", which is over what was
+        asked and left out.
     """
-    published = len(rows) + benchmark.left_out
+    published = len(rows) + benchmark.left_out + benchmark.beyond_limit
     right = sum(bool(row["correct"]) for row in scored(rows))
     whole = len(scored(rows)) + benchmark.left_out
     return {
         "published": published,
         "asked": len(rows),
         "left_out": benchmark.left_out,
+        "beyond_limit": benchmark.beyond_limit,
         "problems": dict(sorted(Counter(problem.kind for problem in benchmark.problems).items())),
         "unreadable": sum("error" in row for row in rows),
         "accuracy_of_published": right / whole if scored(rows) else None,

@@ -109,9 +109,10 @@ def _control_tables(summary: dict[str, Any]) -> list[str]:
                 mean = percent(against["mean"])
                 rotated.append([name, against["consistent"]["n"], percent(against["consistent"]), mean, letters])
             if "difference" in against and against["difference"]["n"]:
-                changes.append(
-                    [name, control, against["difference"]["n"], percent(against["difference"], signed=True)]
-                )
+                changes.append([
+                    name, control, against["difference"]["n"], percent(against["difference"], signed=True),
+                    one["not_applicable"],
+                ])  # fmt: skip
             if "moved" in against:
                 moved.append([name, control, against["moved"]["n"], percent(against["moved"])])
             if "guesser" in against:
@@ -141,7 +142,7 @@ def _control_tables(summary: dict[str, Any]) -> list[str]:
         lines += _kind_tables(summary)
     if changes:
         lines += ["## Change under each control, points", "", "Control minus plain, over the same questions.", ""]
-        lines += table(["benchmark", "control", "questions", "change"], changes)
+        lines += table(["benchmark", "control", "questions", "change", "not applicable, not asked"], changes)
     if rotated:
         lines += [
             "## Circular",
@@ -233,7 +234,7 @@ def _asked_tables(summary: dict[str, Any]) -> list[str]:
         one, fed = found["denominator"], found["plain"].get("fed", {})
         problems = ", ".join(f"{count} {kind}" for kind, count in one["problems"].items()) or "-"
         rows.append([
-            name, one["published"], one["asked"], one["left_out"], problems, one["unreadable"],
+            name, one["published"], one["asked"], one["beyond_limit"], one["left_out"], problems, one["unreadable"],
             _level(one["accuracy_of_published"]),
             *(f"{fed[key]:.1f}" if key in fed else "-" for key in ("frames", "audio_seconds", "video_seconds")),
             fed.get("without_sound", "-"),
@@ -247,7 +248,7 @@ def _asked_tables(summary: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     header = [
-        "benchmark", "published", "asked", "left out", "problems", "unreadable, counted as wrong",
+        "benchmark", "published", "asked", "beyond the limit", "left out", "problems", "unreadable, counted as wrong",
         "accuracy if what is left out were wrong, %", "frames fed, mean", "seconds of sound fed, mean",
         "seconds of video, mean", "items without sound",
     ]  # fmt: skip
@@ -258,7 +259,8 @@ def _text_tables(flat: list[tuple[str, str, dict[str, Any]]]) -> list[str]:
     lines = []
     captions = [(name, control, one["caption"]) for name, control, one in flat if "caption" in one]
     if captions:
-        names = ["bleu_1", "bleu_4", "meteor", "rouge_l", "cider", "spice", "spider"]
+        names = ["bleu_1", "bleu_4", "meteor", "rouge_l", "cider"]
+        names = [key for key in names if any(key in one for *_, one in captions)]  # METEOR takes Java
         rows = []
         for name, control, one in captions:
             if "unavailable" in one:

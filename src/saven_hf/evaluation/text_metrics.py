@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -62,7 +63,11 @@ def word_error_rate(errors: Sequence[int], words: Sequence[int], clusters: Seque
 
 
 def caption_metrics(
-    captions: Sequence[str], references: Sequence[Sequence[str]], clusters: Sequence, spice: bool = False
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    clusters: Sequence,
+    spice: bool = False,
+    meteor: bool = True,
 ) -> dict[str, Any]:
     """BLEU-1 to 4, ROUGE-L and CIDEr as pycocoevalcap computes them, METEOR where there is Java, SPICE and SPIDEr on
     request.
@@ -71,12 +76,14 @@ def caption_metrics(
         captions: one for each medium; may be empty texts.
         references: those of each medium.
         clusters: what intervals are over.
+        meteor: also METEOR, where there is Java, which takes seconds to start.
         spice: also SPICE, which fetches Stanford's models once, and SPIDEr, the mean of SPICE and CIDEr.
 
     Returns:
         BLEU of the corpus as numbers, all others as intervals over the media's scores (CIDEr's document frequencies
-        stay those of all references); "tokenizer": "ptb" with Java, as published figures use it, else "simple": lower
-        case without punctuation, which moves figures a little. Empty for no captions.
+        stay those of all references); "tokenizer": "ptb", as published figures use it, with Java and where
+        pycocoevalcap's folder can be written to, else "simple": lower case without punctuation, which moves figures a
+        little. Empty for no captions.
 
     Raises:
         MetricUnavailableError: pycocoevalcap is not installed, or SPICE is asked for without Java.
@@ -99,7 +106,7 @@ def caption_metrics(
     scores = {"rouge_l": Rouge().compute_score(truth, said)[1]}
     if len(captions) > 1:  # a corpus of one has no document frequencies
         scores["cider"] = Cider().compute_score(truth, said)[1]
-    if tokenizer == "ptb":
+    if tokenizer == "ptb" and meteor:
         from pycocoevalcap.meteor.meteor import Meteor
 
         scores["meteor"] = Meteor().compute_score(truth, said)[1]
@@ -115,12 +122,16 @@ def caption_metrics(
 def _tokenized(captions, references, java: bool) -> tuple[dict, dict, str]:
     truth = {at: list(those) for at, those in enumerate(references)}
     said = {at: [caption] for at, caption in enumerate(captions)}
-    if java:
-        try:
-            return *map(_ptb, (truth, said)), "ptb"
-        except OSError:  # it writes beside the package, which may not be ours to write to
-            pass
+    if java and _ptb_writable():
+        return *map(_ptb, (truth, said)), "ptb"
     return *({at: list(map(_simple, texts)) for at, texts in part.items()} for part in (truth, said)), "simple"
+
+
+def _ptb_writable() -> bool:
+    """Whether the tokenizer can put its texts where it does: beside its own file, which may be the system's."""
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    return os.access(os.path.dirname(ptbtokenizer.__file__), os.W_OK)
 
 
 def _ptb(texts: dict[int, list[str]]) -> dict[int, list[str]]:

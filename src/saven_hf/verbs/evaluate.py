@@ -60,8 +60,8 @@ def add_eval(verbs) -> None:
     evaluate.add_argument("--max-new-tokens", metavar="N", type=positive(int), help="longest answer, in tokens")
     evaluate.add_argument(
         "--baseline",
-        choices=("random", "always-a", "longest", "text-only", "speech-text"),
-        help="in place of a model; the last two ask the language model --model",
+        metavar="NAME",
+        help="in place of a model: random, always-a, longest; text-only and speech-text ask the language model MODEL",
     )
     evaluate.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint that serves --model")
     evaluate.add_argument("--speech-model", metavar="MODEL", help='recogniser for speech-text, or "subtitles"')
@@ -111,6 +111,7 @@ def _eval(args: argparse.Namespace) -> None:
     for name, one in summary.get("benchmarks", {}).items():
         asked = one["denominator"]
         print(f"{name}: asked {asked['asked']} of {asked['published']} questions"
+              + (f", {asked['beyond_limit']} beyond --videos" if asked["beyond_limit"] else "")
               + "".join(f", {count} {kind}" for kind, count in asked["problems"].items()))  # fmt: skip
     figure = "done" if accuracy is None else f"{100 * accuracy:.1f} % right"
     print(f"{figure}; tables are in {os.path.join(args.out, 'report.md')}")
@@ -146,6 +147,10 @@ def _eval_world(args: argparse.Namespace, controls: list[str], protocols: list[s
     if args.benchmark == "world-sync":
         if len(splits) > 1 or controls:
             raise UsageError("world-sync takes one split and no control.")
+        if len(protocols) > 1:
+            raise UsageError("world-sync asks open questions alone: leave --protocol out.")
+        if args.videos == 1:
+            raise UsageError("world-sync needs at least 2 videos, of which one is in time.")
         return evaluate_sync_with(_adapter(args), args.out, splits[0], **options)
     if forms is not None:
         options["forms"] = forms
