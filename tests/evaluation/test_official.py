@@ -37,10 +37,6 @@ def test_quirks_of_video_mme(answer, letter):
     assert official.videomme_letter(answer) == letter
 
 
-def test_video_mme_divides_by_answered_questions():
-    assert official.videomme_accuracy(["A", "B", "C"], ["A", "", "D"]) == (1, 2)
-
-
 def test_quirks_of_videollama2_on_video_mme():
     assert official.videollama2_videomme_letter("I do not know", LISTED) == "C"
     # Without a full stop at the end of the option its last letter is cut off.

@@ -30,19 +30,14 @@ def videomme_letter(response: str) -> str:
 
     Quirks: the first capital A, B, C or D anywhere counts, also inside of a word ("According to" is A, "Based on" is
     B, "Definitely" is D); small letters never count; four of the eight phrases it means to remove are never removed.
-    Answers without a letter are left out of the accuracy, see `videomme_accuracy`.
+    The script divides by the answers that it finds a letter in, not by all questions: see
+    `VideoMME.figures`.
     """
     text = response.strip()
     for prefix in _VIDEOMME_PREFIXES:
         text = text.replace(prefix, "")
     found = re.search("[ABCD]", text)
     return found[0] if found else ""
-
-
-def videomme_accuracy(answers: Sequence[str], letters: Sequence[str]) -> tuple[int, int]:
-    """(right, answered): the script divides by the answers it found a letter in, not by all questions."""
-    pairs = [(answer, letter) for answer, letter in zip(answers, letters, strict=True) if letter]
-    return sum(answer == letter for answer, letter in pairs), len(pairs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.prompts import LETTERS
 from ..savenvideo.subtitles import read_subtitles
-from .benchmarks import Item, Table
+from .benchmarks import Item, Problem, Table
 from .official import videollama2_videomme_letter, videomme_letter
 from .published import (
     BadRowError,
+    BenchmarkFileError,
     PublishedBenchmark,
-    first_file,
-    letter_field,
+    annotation_files,
+    answer_field,
+    letter_of,
     options_field,
     read_rows,
     text_field,
@@ -44,11 +45,12 @@ class VideoMME(PublishedBenchmark):
         data: the file, or a folder with it, the videos (`<videoID>.mp4`) and the subtitles (`<videoID>.srt`), each
             wherever below it.
         subtitles: put the subtitles that are shown with the sampled frames in front of the question, as the authors
-            ask for; each once, in order. Videos without a subtitle file (156 of 900) are asked without.
+            ask for; each once, in order. Videos without a subtitle file (156 of 900) are asked without, and listed.
         limit: see `PublishedBenchmark`.
 
     Raises:
-        BenchmarkFileError: there is no such file, or nothing in it can be asked.
+        BenchmarkFileError: there is no such file, no subtitle file at all where they are wanted, or nothing can be
+            asked.
     """
 
     def __init__(self, data: str | os.PathLike, subtitles: bool = False, limit: int | None = None):
@@ -57,13 +59,18 @@ class VideoMME(PublishedBenchmark):
         title = f"Video-MME {'with' if subtitles else 'without'} subtitles"
         super().__init__("videomme-subtitles" if subtitles else "videomme", title, [folder], limit)
         self.subtitles = subtitles
-        self._subtitle_files = {path.stem: path for path in sorted(folder.rglob("*.srt"))} if subtitles else {}
+        self._subtitle_files = _subtitle_files(folder) if subtitles else {}
         self._read_subtitles: dict[str, list] = {}
         self._facts: dict[str, dict[str, Any]] = {}
-        self.take(self._read(first_file(data, "test-*.parquet", "*.parquet", "*.json", "*.jsonl")))
+        files = annotation_files(data, "test-*.parquet", "*.parquet", "*.json", "*.jsonl")
+        self.take(files, self._read(files))
+        for video in self.video_ids if subtitles else ():
+            if self._facts[video]["videoID"] not in self._subtitle_files:
+                what = f"no {self._facts[video]['videoID']}.srt: asked without subtitles"
+                self.problems.append(Problem("missing_subtitles", video, what))
 
-    def _read(self, path: Path) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
-        for where, row in read_rows(path):
+    def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, Item | BadRowError, Sequence[str]]]:
+        for where, row in read_rows(*files):
             questions = row.get("questions")
             for question in [row] if questions is None else questions:
                 try:
@@ -84,7 +91,7 @@ class VideoMME(PublishedBenchmark):
         options = options_field(question, "options", "choices")
         self._facts.setdefault(video, facts | {"videoID": self._names(row)})
         tags = facts | {"task_type": text_field(question, "task_type")}
-        letter = letter_field(question, "answer", options)
+        letter = letter_of(answer_field(question, "answer")[0], options)
         identity, text = text_field(question, "question_id"), text_field(question, "question")
         return Item(identity, video, "choice", text, letter, options, tags)
 
@@ -123,8 +130,8 @@ class VideoMME(PublishedBenchmark):
         return super().score(item, output) | {"official": published}
 
     def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """ "official", as the published script counts: right over answered, overall, by duration, and within each
-        duration by domain, sub-category and task type; "videollama2": by its rule, over all."""
+        """ "official", as the published script counts: right over answered, "overall" and by duration, each with the
+        same by domain, sub-category and task type; "videollama2": by its rule, over all."""
 
         def counted(some: list[dict[str, Any]]) -> dict[str, Any]:
             letters = [row["official"]["videomme"] for row in some]
@@ -134,19 +141,18 @@ class VideoMME(PublishedBenchmark):
             return {"right": right, "answered": answered, "questions": len(some), "accuracy": accuracy}
 
         rows = [row for row in rows if "official" in row]
-        groups: dict[str, list] = defaultdict(list)
-        for row in rows:
-            groups[row["tags"]["duration"]].append(row)
-        official: dict[str, Any] = {"overall": counted(rows)}
-        for duration in DURATIONS:
-            if groups[duration]:
-                official[duration] = counted(groups[duration]) | {
-                    tag: {
-                        value: counted([row for row in groups[duration] if row["tags"][tag] == value])
-                        for value in sorted({row["tags"][tag] for row in groups[duration]})
-                    }
-                    for tag in ("domain", "sub_category", "task_type")
+        parts = {"overall": rows}
+        parts |= {name: [row for row in rows if row["tags"]["duration"] == name] for name in DURATIONS}
+        official = {
+            name: counted(some) | {
+                tag: {
+                    value: counted([row for row in some if row["tags"][tag] == value])
+                    for value in sorted({row["tags"][tag] for row in some})
                 }
+                for tag in ("domain", "sub_category", "task_type")
+            }
+            for name, some in parts.items() if some or name == "overall"
+        }  # fmt: skip
         same = [row["official"]["videollama2"] == row["answer"] for row in rows]
         return {"official": official, "videollama2": sum(same) / len(same) if same else None}
 
@@ -164,10 +170,10 @@ class VideoMME(PublishedBenchmark):
                     _share(part["right"], part["answered"]), str(part["questions"] - part["answered"]),
                 ])  # fmt: skip
         kinds = [
-            [duration, tag, value, _share(part["right"], part["answered"])]
-            for duration in DURATIONS if duration in found
+            [videos, tag, value, _share(part["right"], part["answered"])]
+            for videos in ("overall", *DURATIONS) if videos in found
             for tag in ("domain", "sub_category", "task_type")
-            for value, part in found[duration][tag].items()
+            for value, part in found[videos][tag].items()
         ]  # fmt: skip
         return [
             Table(
@@ -195,6 +201,13 @@ class VideoMME(PublishedBenchmark):
             })  # fmt: skip
         content = json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n"
         return {f"{self.name}.results.json": content}
+
+
+def _subtitle_files(folder: Path) -> dict[str, Path]:
+    found = {path.stem: path for path in sorted(folder.rglob("*.srt"))}
+    if not found:
+        raise BenchmarkFileError(f"{folder} has no *.srt: unpack Video-MME's subtitles there, or ask without them.")
+    return found
 
 
 def _share(right: int, of: int) -> str:
