@@ -20,7 +20,7 @@ LMMS_EVAL = "lmms-eval==0.7.2"
 PREPARE = """
 import json, sys
 from pathlib import Path
-from saven_hf.evaluation import AVBench, WorldBenchmark
+from saven_hf.evaluation import WorldBenchmark
 from saven_hf.evaluation.lmms_plugin import write_task
 out = Path(sys.argv[1])
 world = WorldBenchmark("iid", 4, out / "media", forms=["choice"])
@@ -30,7 +30,7 @@ rows = [
     for video in world.video_ids for item in world.items(video)
 ]
 (out / "avbench.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
-write_task(AVBench(out / "avbench.jsonl"), out / "tasks")
+write_task("avbench", out / "avbench.jsonl", out / "tasks")
 """
 
 

@@ -38,17 +38,23 @@ class SAVEnLmms(lmms):
         )
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answers, in order; media are watched, and answered about, as many at a time as `saven eval` takes."""
+        answers: list[str] = []
         asked: list[Asked] = []
-        watched, current = None, None
+        watched, current, media = None, None, 0
         for request in requests:
             _, to_messages, options, doc_id, task, split = request.args
-            self.adapter.max_new_tokens = int(options.get("max_new_tokens", self.adapter.max_new_tokens))
+            longest = int(options.get("max_new_tokens", self.adapter.max_new_tokens))
             files, prompt = _parts(to_messages(self.task_dict[task][split][doc_id]))
+            if longest != self.adapter.max_new_tokens or (files != current and media == self.adapter.media_at_once):
+                answers += self.adapter.answer(asked)
+                self.adapter.max_new_tokens, asked, current, media = longest, [], None, 0
             if files != current:
-                media = Path(files[0]) if len(files) == 1 else Pair(*map(Path, files))
-                watched, current = self.adapter.watch(media, PLAIN), files
+                paths = [Path(file) for file in files]
+                watched = self.adapter.watch(paths[0] if len(paths) == 1 else Pair(*paths), PLAIN)
+                current, media = files, media + 1
             asked.append(Asked(watched, prompt, Item(f"{task}-{doc_id}", str(files), "words", prompt, "-")))
-        return self.adapter.answer(asked)
+        return answers + self.adapter.answer(asked)
 
     def generate_until_multi_round(self, requests):
         raise NotImplementedError("Questions here have one round.")
