@@ -7,7 +7,6 @@ one ends with the last picture, so that no gap gives the shift away.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from ..world.scenes import MAX_SHIFT_TICKS, MIN_TICKS, SHIFT_TICKS, TICK
 from ..world.splits import split_named
 from ..world.wordings import WORDINGS
 from .adapters import Adapter, MemoryAdapter
-from .benchmarks import Benchmark, Item
+from .benchmarks import Benchmark, Item, Table
+from .evaluate import evaluate
 from .parsing import normalise
-from .report import write_report
-from .runner import claim_folder, run
+from .report import videos_of
 from .statistics import balanced_accuracy, mean_interval
-from .tables import percent, table
+from .tables import percent
 from .world import rendered, scene_checksum
 
 
@@ -78,6 +77,7 @@ class SyncBenchmark(Benchmark):
         videos: how many.
         media_dir: where the files are; those that are not there yet are rendered.
         offsets: seconds, multiples of 0.1; each is used early and late.
+        trained: those of them that training had, in seconds, of either sign.
         seed: scene seed to start looking for fitting scenes at.
         size: (height, width) of the pictures.
     """
@@ -90,6 +90,7 @@ class SyncBenchmark(Benchmark):
         videos: int,
         media_dir: str | os.PathLike,
         offsets: Sequence[float] = OFFSETS,
+        trained: Sequence[float] = TRAINED_OFFSETS,
         seed: int = 0,
         size: tuple[int, int] = (64, 64),
     ):
@@ -98,6 +99,8 @@ class SyncBenchmark(Benchmark):
         if videos < 2:
             raise ValueError(f"A test of shifts has at least two videos; {videos} were asked for.")
         self.name, self.media_dir, self.size = f"sync-{split}", Path(media_dir), tuple(size)
+        self.title, self.trained = f"Shift awareness: {split}", tuple(trained)
+        self.settings = {"offsets": list(offsets), "seed": seed, "size": list(size)}
         self._wordings = WORDINGS["in_time"][split_named(split).held_out_paraphrases]
         signed = [sign * offset for offset in offsets for sign in (1, -1)]
         self._scenes: dict[str, tuple[Scene, float]] = {}
@@ -137,57 +140,76 @@ class SyncBenchmark(Benchmark):
             "direction": said == item.answer,
         }
 
+    def figures(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Balanced accuracy of telling shifted videos from those in time: 0.5 for who cannot tell.
 
-def summarise_sync(rows: list[dict[str, Any]], trained: Sequence[float] = TRAINED_OFFSETS) -> dict[str, Any]:
-    """Balanced accuracy of telling shifted videos from those in time: 0.5 for who cannot tell.
+        Returns:
+            "balanced_accuracy" over all offsets, "unseen" over those that training had not, and "accuracy", the value
+            of the latter if there are such; "false_alarms", the share of videos in time that are called shifted;
+            "unparsable" (wrong, and no false alarm); "by_offset", for each signed offset the share that was noticed
+            and the share whose direction was told; "by_distance", balanced accuracy for both signs of an offset.
+        """
+        in_time = [row for row in rows if row["answer"] == "in time"]
+        shifted = [row for row in rows if row["answer"] != "in time"]
 
-    Args:
-        trained: offsets in seconds, of either sign, that training had.
+        def distance(row: dict[str, Any]) -> float:
+            return abs(float(row["tags"]["offset"]))
 
-    Returns:
-        "balanced_accuracy" over all offsets and "unseen" over those that training had not; "false_alarms", the share
-        of videos in time that are called shifted; "unparsable" (wrong, and no false alarm); "by_offset", for each
-        signed offset the share that was noticed and the share whose direction was told; "by_distance", balanced
-        accuracy for both signs of an offset.
-    """
-    in_time = [row for row in rows if row["answer"] == "in time"]
-    shifted = [row for row in rows if row["answer"] != "in time"]
+        def balanced(some: list[dict[str, Any]]) -> dict[str, Any]:
+            both = [*in_time, *some]
+            truth = [row["answer"] != "in time" for row in both]
+            return balanced_accuracy(truth, [row["correct"] for row in both], videos_of(both))._asdict()
 
-    def distance(row: dict[str, Any]) -> float:
-        return abs(float(row["tags"]["offset"]))
+        def mean(some: list[dict[str, Any]], value) -> dict[str, Any]:
+            return mean_interval([float(value(row)) for row in some], videos_of(some))._asdict()
 
-    def balanced(some: list[dict[str, Any]]) -> dict[str, Any]:
-        both = [*in_time, *some]
-        truth = [row["answer"] != "in time" for row in both]
-        return balanced_accuracy(truth, [row["correct"] for row in both], _videos(both))._asdict()
-
-    def mean(some: list[dict[str, Any]], value) -> dict[str, Any]:
-        return mean_interval([float(value(row)) for row in some], _videos(some))._asdict()
-
-    by_offset = {}
-    for offset in sorted({row["tags"]["offset"] for row in shifted}, key=float):
-        some = [row for row in shifted if row["tags"]["offset"] == offset]
-        by_offset[offset] = {
-            "noticed": mean(some, lambda row: row["correct"]),
-            "direction": mean(some, lambda row: row["direction"]),
+        by_offset = {}
+        for offset in sorted({row["tags"]["offset"] for row in shifted}, key=float):
+            some = [row for row in shifted if row["tags"]["offset"] == offset]
+            by_offset[offset] = {
+                "noticed": mean(some, lambda row: row["correct"]),
+                "direction": mean(some, lambda row: row["direction"]),
+            }
+        distances = sorted({distance(row) for row in shifted})
+        unseen = [row for row in shifted if distance(row) not in self.trained]
+        every, new = balanced(shifted), balanced(unseen) if unseen else None
+        return {
+            "accuracy": (new or every)["value"],
+            "videos": len(set(videos_of(rows))),
+            "items": len(rows),
+            "balanced_accuracy": every,
+            "unseen": new,
+            "trained_offsets": list(self.trained),
+            "false_alarms": mean(in_time, lambda row: row["parsed"] not in ("in time", None)),
+            "unparsable": sum(row["parsed"] is None for row in rows),
+            "by_offset": by_offset,
+            "by_distance": {
+                f"{one:.1f}": balanced([row for row in shifted if distance(row) == one]) for one in distances
+            },
         }
-    distances = sorted({distance(row) for row in shifted})
-    unseen = [row for row in shifted if distance(row) not in trained]
-    return {
-        "videos": len(set(_videos(rows))),
-        "items": len(rows),
-        "balanced_accuracy": balanced(shifted),
-        "unseen": balanced(unseen) if unseen else None,
-        "trained_offsets": list(trained),
-        "false_alarms": mean(in_time, lambda row: row["parsed"] not in ("in time", None)),
-        "unparsable": sum(row["parsed"] is None for row in rows),
-        "by_offset": by_offset,
-        "by_distance": {f"{one:.1f}": balanced([row for row in shifted if distance(row) == one]) for one in distances},
-    }
 
-
-def _videos(rows: list[dict[str, Any]]) -> list[str]:
-    return [row["video_id"] for row in rows]
+    def tables(self, rows: list[dict[str, Any]]) -> list[Table]:
+        found = self.figures(rows)
+        unseen = percent(found["unseen"]) if found["unseen"] else "-"
+        by_offset = [
+            [offset, "yes" if abs(float(offset)) in self.trained else "no", percent(one["noticed"]),
+             percent(one["direction"])]
+            for offset, one in found["by_offset"].items()
+        ]  # fmt: skip
+        return [
+            Table(
+                "Shifts of sound against picture",
+                ["videos", "balanced accuracy, %", "offsets not trained on, %", "false alarms, %", "unparsable"],
+                [[str(found["videos"]), percent(found["balanced_accuracy"]), unseen, percent(found["false_alarms"]),
+                  str(found["unparsable"])]],
+            ),
+            Table("By offset", ["offset, s", "trained on", "noticed, %", "direction told, %"], by_offset),
+            Table(
+                "By distance",
+                ["distance, s", "balanced accuracy, %"],
+                [[distance, percent(one)] for distance, one in found["by_distance"].items()],
+            ),
+        ]  # fmt: skip
 
 
 def evaluate_sync(
@@ -205,11 +227,11 @@ def evaluate_sync(
 ) -> dict[str, Any]:
     """Ask a model whether sound and picture are in time; run again, it goes on where it stopped.
 
-    Writes the files of `evaluate_world`; arguments as there and for `SyncBenchmark` and `summarise_sync`.
+    Writes what `evaluate` writes; arguments as for `evaluate_world` and `SyncBenchmark`.
 
     Returns:
-        What `summary.json` holds: `summarise_sync` with "accuracy", the balanced accuracy on offsets that training
-        had not (on all, if there are no others).
+        What `summary.json` holds; "accuracy" is the balanced accuracy on offsets that training had not (on all, if
+        there are no others).
     """
     adapter = MemoryAdapter(model, processor, **options)
     return evaluate_sync_with(adapter, out_dir, split, videos, media_dir, offsets, trained, seed, progress)
@@ -228,37 +250,5 @@ def evaluate_sync_with(
 ) -> dict[str, Any]:
     """`evaluate_sync` for any adapter."""
     folder = Path(media_dir) if media_dir is not None else Path(out_dir) / "videos"
-    benchmark = SyncBenchmark(split, videos, folder, offsets, seed)
-    out = claim_folder(out_dir, {**adapter.settings, "offsets": list(offsets), "seed": seed})
-    found = summarise_sync(run(benchmark, adapter, out, progress=progress), trained)
-    accuracy = (found["unseen"] or found["balanced_accuracy"])["value"]
-    summary = {"accuracy": accuracy, "benchmark": benchmark.name, "settings": adapter.settings, **found}
-    return write_report(out, summary, _markdown(summary))
-
-
-def _markdown(summary: dict[str, Any]) -> str:
-    trained = summary["trained_offsets"]
-    unseen = "" if summary["unseen"] is None else f" Offsets not trained on: {percent(summary['unseen'])} %."
-    lines = [
-        f"# Shift awareness: {summary['benchmark']}",
-        "",
-        f"Settings: `{json.dumps(summary['settings'])}`",
-        "",
-        f"{summary['videos']} videos, {summary['items']} questions. Balanced accuracy "
-        f"{percent(summary['balanced_accuracy'])} %.{unseen} False alarms {percent(summary['false_alarms'])} %; "
-        f"{summary['unparsable']} unparsable. Intervals: 95 %, bootstrap over videos.",
-        "",
-    ]
-    lines += table(
-        ["offset, s", "trained on", "noticed, %", "direction told, %"],
-        [
-            [offset, "yes" if abs(float(offset)) in trained else "no", percent(one["noticed"]),
-             percent(one["direction"])]
-            for offset, one in summary["by_offset"].items()
-        ],
-    )  # fmt: skip
-    lines += table(
-        ["distance, s", "balanced accuracy, %"],
-        [[distance, percent(one)] for distance, one in summary["by_distance"].items()],
-    )
-    return "\n".join(lines)
+    benchmark = SyncBenchmark(split, videos, folder, offsets, trained, seed)
+    return evaluate(benchmark, adapter, out_dir, progress=progress)
