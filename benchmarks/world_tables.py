@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +43,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evaluation"))
 MODEL = "model"
 GUESSERS = ("random", "always-a", "longest")
 READERS = ("text-only", "speech-text")
+WHO = (MODEL, *GUESSERS, *READERS)
+# The runs of each; guessers cost seconds and have them all the same.
+RUNS = {who: ("iid", "splits", "removed", "moved") for who in WHO}
+RUNS["text-only"] += ("sync",)
+RUNS[MODEL] += ("sync", "speed")
 HELD_OUT = tuple(name for name, split in SPLITS.items() if split.held_out and name != "iid")
 FORMATS = ("global", "timestamped", "time_range")
 REMOVED = ("mute", "black", "mute+black")
@@ -63,7 +69,7 @@ def planned(args: argparse.Namespace, out: Path) -> Iterator[tuple[str, str, Run
     """All runs, as (who, what, run). The order lets later ones find the videos of earlier ones."""
     shared = ["--data", str(out / "videos"), "--seed", str(args.seed)]
     shared += ["--device", args.device] if args.device else []
-    for who in args.only or (MODEL, *GUESSERS, *READERS):
+    for who in args.only or WHO:
         asked = [*shared, *_who(args, out, who)]
         weighs = ["--protocol", "likelihood"] if who not in GUESSERS else []
         runs = {
@@ -71,12 +77,11 @@ def planned(args: argparse.Namespace, out: Path) -> Iterator[tuple[str, str, Run
             "splits": ["world", "--split", ",".join(HELD_OUT), "--videos", args.split_videos],
             "removed": ["world", "--videos", args.control_videos, "--control", ",".join(REMOVED), *weighs],
             "moved": ["world", "--videos", args.control_videos, "--control", ",".join(MOVED)],
+            "sync": ["world-sync", "--videos", args.sync_videos],
+            "speed": ["world", "--videos", args.speed_videos, "--forms", "choice"],
         }
-        if who in (MODEL, "text-only"):
-            runs["sync"] = ["world-sync", "--videos", args.sync_videos]
-        if who == MODEL:
-            runs["speed"] = ["world", "--videos", args.speed_videos, "--forms", "choice"]
-        for what, words in runs.items():
+        for what in RUNS[who]:
+            words = runs[what]
             folder = out / who / what
             yield who, what, Run(folder, ["--benchmark", *map(str, words), *asked, "--out", str(folder)])
 
@@ -93,8 +98,19 @@ def _who(args: argparse.Namespace, out: Path, who: str) -> list[str]:
     return words
 
 
+def command_of(args: argparse.Namespace) -> str:
+    """The command of these arguments, defaults spelt out; of paths their last part."""
+    words = ["python", "benchmarks/world_tables.py"]
+    for name, value in vars(args).items():
+        if value is None or name in ("docs", "tables_only"):
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *(Path(str(one)).name for one in values)]
+    return shlex.join(words)
+
+
 def carry_out(args: argparse.Namespace, out: Path) -> None:
-    """Make every run, or the rest of it.
+    """Make every run, or the rest of it, and note by which command.
 
     Raises:
         SystemExit: `saven eval` refused one; it has said why.
@@ -106,6 +122,9 @@ def carry_out(args: argparse.Namespace, out: Path) -> None:
     spent_path = out / "seconds.json"
     for who, what, run in planned(args, out):
         name = f"{who}/{what}"
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(run.folder / "command.txt") as partial:
+            Path(partial).write_text(command_of(args) + "\n", encoding="utf-8")
         print(f"\n{name}: saven eval {' '.join(run.words)}", flush=True)
         before, clock, cpu = sum(read_timing(run.folder).values()), time.perf_counter(), time.process_time()
         if code := saven(["eval", *run.words]):
@@ -138,12 +157,18 @@ def figures_of(out: Path) -> dict[str, Any]:
         f"{path.parent.parent.name}/{path.parent.name}": path.parent for path in sorted(out.glob("*/*/summary.json"))
     }
     found: dict[str, Any] = {"code_version": __version__, "settings": {}, "plain": {}, "controls": {}, "weighed": {}}
-    for who in (MODEL, *GUESSERS, *READERS):
+    commands = [folder / "command.txt" for folder in done.values()]
+    found["commands"] = list(
+        dict.fromkeys(path.read_text(encoding="utf-8").strip() for path in commands if path.is_file())
+    )
+    found["not_made"] = [f"{who}/{what}" for who in WHO for what in RUNS[who] if f"{who}/{what}" not in done]
+    for who in WHO:
         plain = {}
         for split, what in (("iid", "iid"), *((split, "splits") for split in HELD_OUT)):
             rows = rows_of(done[f"{who}/{what}"], f"world-{split}") if f"{who}/{what}" in done else []
             if rows:
-                plain[split] = summarise_run(rows)
+                choices = [row for row in rows if row["form"] == "choice"]
+                plain[split] = summarise_run(rows) | {"uniform": uniform_chance(choices)}
         if plain:
             found["plain"][who] = plain
             first = done[f"{who}/{'iid' if 'iid' in plain else 'splits'}"]
@@ -164,12 +189,20 @@ def figures_of(out: Path) -> dict[str, Any]:
         )
         found["vfr_cost"] = difference_interval(*_right(iid), *_right(vfr))._asdict()
     found["sync"] = {
-        who: json.loads((done[f"{who}/sync"] / "summary.json").read_text())
+        who: json.loads((done[f"{who}/sync"] / "summary.json").read_text())["benchmarks"]["sync-iid"]["figures"]
         for who in (MODEL, "text-only")
         if f"{who}/sync" in done
     }
+    if MODEL in found["sync"]:
+        settings = json.loads((done[f"{MODEL}/sync"] / "run.json").read_text())
+        found["sync_frames"] = settings.get("frames")
     found["seconds"] = _seconds(out, done)
     return found
+
+
+def uniform_chance(choices: list[Row]) -> float:
+    """Accuracy of who takes each option with the same probability."""
+    return float(np.mean([1 / len(row["options"]) for row in choices]))
 
 
 def _right(rows: list[Row]) -> tuple[list[float], list[str]]:
@@ -187,7 +220,7 @@ def _under(folder: Path, controls: tuple[str, ...], weighed: bool) -> dict[str, 
         choices = [row for row in rows if row["form"] == "choice"]
         if not choices:
             continue
-        found[name] = {"all": mean_interval(*_right(choices))._asdict()}
+        found[name] = {"all": mean_interval(*_right(choices))._asdict(), "uniform": uniform_chance(choices)}
         if control.guesser:
             found[name]["level"] = float(np.mean([row["chance"][control.guesser] for row in choices]))
         if control != PLAIN:
@@ -216,19 +249,21 @@ def _seconds(out: Path, done: dict[str, Path]) -> dict[str, Any]:
 # Tables
 
 
-def document(found: dict[str, Any], command: str) -> str:
+def document(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
+    commands = " and ".join(f"`{command}`" for command in found["commands"]) or "a command that it did not note"
+    lacking = f" Not made: {', '.join(found['not_made'])}." if found["not_made"] else ""
     lines = [
         "# Results on the world",
         "",
-        f"Written by `{command}` (saven-hf {found['code_version']}); the same figures are in the JSON file beside "
-        "this one. Videos are unseen ones, real mp4 through the real decoder; answers are greedy. In brackets 95 % "
-        "intervals, bootstrap over videos. Unparsable answers count as wrong. Splits and questions: "
+        f"The runs were made by {commands} (saven-hf {found['code_version']}).{lacking} The same figures are in the "
+        "JSON file beside this one. Videos are unseen ones, real mp4 through the real decoder; answers are greedy. In "
+        "brackets 95 % intervals, bootstrap over videos. Unparsable answers count as wrong. Splits and questions: "
         "[world.md](world.md); controls and chance levels: [evaluation.md](evaluation.md).",
         "",
     ]
     for who, settings in found["settings"].items():
-        told = {key: value for key, value in settings.items() if key not in ("code_version", "seed", "forms")}
+        told = {key: value for key, value in settings.items() if key not in ("code_version", "benchmarks")}
         lines.append(f"- {who}: `{json.dumps(told)}`")
     lines += ["", *_goal_tables(found), *_plain_tables(found), *_control_tables(found), *_sync_tables(found)]
     return "\n".join([*lines, *_time_tables(found)])
@@ -304,6 +339,7 @@ def _plain_tables(found: dict[str, Any]) -> list[str]:
     first = {split: next(one[split] for one in plain.values() if split in one) for split in splits}
     rows += [["questions", *(one["choice"]["accuracy"]["n"] for one in first.values())]]
     rows += [["videos", *(one["videos"] for one in first.values())]]
+    rows += [["uniform chance", *(_level(one.get("uniform")) for one in first.values())]]
     for guesser in ("text", "picture", "sound", "timeless"):
         levels = [f"{100 * one['choice']['chance'][guesser]:.1f}" for one in first.values()]
         rows.append([f"best guesser that has {_HAS[guesser]}", *levels])
@@ -344,7 +380,7 @@ def _control_tables(found: dict[str, Any]) -> list[str]:
     for key, title in (("controls", "Controls"), ("weighed", "Controls, by the most probable option")):
         rows = [
             [
-                who, name, one["all"]["n"], percent(one["all"]), _level(one.get("level")),
+                who, name, one["all"]["n"], percent(one["all"]), _level(one.get("uniform")), _level(one.get("level")),
                 percent(one["accuracy"]) if "accuracy" in one else "-", _level(one.get("chance")),
                 percent(one["gap"], True) if "gap" in one else "-", one.get("verdict", "-"),
                 percent(one["kept"], True) if "kept" in one else "-",
@@ -356,13 +392,14 @@ def _control_tables(found: dict[str, Any]) -> list[str]:
             lines += [
                 f"## {title}",
                 "",
-                "All: over all questions, beside the best possible guesser that lacks the same. Then over the "
+                "All: over all questions, beside uniform chance (one over the number of options) and the best "
+                "possible guesser that lacks the same. Then over the "
                 "questions that need what is missing: accuracy, exact chance level, their gap, and whether the "
                 "interval contains the level. Kept: change on questions that what is left is enough for.",
                 "",
             ]
-            header = ["", "control", "questions", "all, %", "best guesser", "needing, %", "chance", "gap", "level",
-                      "kept"]  # fmt: skip
+            header = ["", "control", "questions", "all, %", "uniform chance", "best guesser", "needing, %", "chance",
+                      "gap", "level", "kept"]  # fmt: skip
             lines += table(header, rows)
     rows = [
         [who, those["clock=+100"]["moved"]["n"], percent(those["clock=+100"]["moved"])]
@@ -412,7 +449,7 @@ def _sync_tables(found: dict[str, Any]) -> list[str]:
             [offset, percent(one["noticed"]), percent(one["direction"])] for offset, one in model["by_offset"].items()
         ]
         lines += table(["offset, s", "noticed, %", "direction told, %"], rows)
-        lines += [f"Frames fed: `{json.dumps(model['settings'].get('frames'))}`.", ""]
+        lines += [f"Frames fed: `{json.dumps(found['sync_frames'])}`.", ""]
     return lines
 
 
@@ -445,7 +482,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--model", metavar="MODEL", help="a SAVEnVideo (default: the embedded one)")
     parser.add_argument("--language-model", metavar="MODEL", help="of the baselines that read")
     parser.add_argument("--speech-model", metavar="MODEL", help="recogniser of speech-text")
-    parser.add_argument("--only", nargs="+", choices=(MODEL, *GUESSERS, *READERS), help="not all, but these")
+    parser.add_argument("--only", nargs="+", choices=WHO, help="not all, but these")
     parser.add_argument("--videos", type=int, default=334, help="of the split iid")
     parser.add_argument("--split-videos", type=int, default=30, help="of each other split")
     parser.add_argument("--control-videos", type=int, default=80, help="of iid, under each control")
@@ -464,7 +501,7 @@ def main(words: list[str] | None = None) -> int:
     if not found["plain"]:
         print(f"{out} holds no complete run: leave --tables-only out.", file=sys.stderr)
         return 2
-    text = document(found, "python benchmarks/world_tables.py")
+    text = document(found)
     tables = [one._asdict() for one in tables_in(text)]
     docs = Path(args.docs)
     docs.parent.mkdir(parents=True, exist_ok=True)

@@ -106,13 +106,19 @@ def test_one_command_asks_everything_and_says_what_was_reached(tables, tmp_path,
         if row["tags"]["needs"] != "picture"
     ]
     level = sum(row["chance"]["picture"] for row in lacking) / len(lacking)
-    assert shown["random", "mute"][6] == f"{100 * level:.1f}" and shown["model", "mute"][8] == "above"
+    assert shown["random", "mute"][7] == f"{100 * level:.1f}" and shown["model", "mute"][9] == "above"
+    # All have four options, and whoever guesses evenly has a quarter of them right.
+    assert named["uniform chance"] == ["25.0"] * 2 and {row[4] for row in shown.values()} == {"25.0"}
+    command = "python benchmarks/world_tables.py --out runs --speech-model subtitles --only model random --videos 4"
+    assert f"The runs were made by `{command} --split-videos 2 --control-videos 3 --sync-videos 4" in text
+    assert "Not made: always-a/iid, always-a/splits, always-a/removed, always-a/moved, longest/iid" in text
     weighed = {tuple(row[:2]) for row in table_named(text, "Controls, by the most probable option").rows}
     assert weighed == {("model", name) for name in ("plain", *tables.REMOVED)}
     goals = {row[0]: row[2] for row in table_named(text, "What the world was made for").rows}
     assert goals["multiple choice, `iid`: at least 90 %"] == "yes"
     assert goals["multiple choice, `long2`: at least 75 %"] == "not measured"
     assert goals["`clock=+100`: at least 90 % of ranges move by 100 +- 1 s"] == "yes"
+    assert found["sync"]["model"]["accuracy"] == 1 and "sync_frames" in found
     assert goals["shifts of 0.5 s and more: balanced accuracy at least 85 %"] == "yes"
     # It knows what it cannot have seen.
     assert goals["`mute+black`: the interval contains the exact level, gap at most 3 points"] == "**no**"
