@@ -20,3 +20,8 @@ def declare_operators() -> None:
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(library)
+
+
+def pytest_load_initial_conftests() -> None:
+    """As a plugin (`pytest -p torchvision_shim`), before a conftest imports transformers, and with it torchvision."""
+    declare_operators()

@@ -2,18 +2,12 @@
 `make peer-models` installs it aside and runs these tests; in any other run they are skipped."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "peer"))
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
-if HAS_TORCHVISION:
-    from torchvision_shim import declare_operators
-
-    declare_operators()
 
 
 def pytest_collection_modifyitems(items):

@@ -26,6 +26,13 @@ def videollama3(tmp_path_factory):
     return save_videollama3(tmp_path_factory.mktemp("videollama3"))
 
 
+@pytest.fixture(scope="module")
+def qwen3_omni(tmp_path_factory):
+    from tiny_peers import save_qwen3_omni
+
+    return save_qwen3_omni(tmp_path_factory.mktemp("qwen3_omni"))
+
+
 def heard_by(peer):
     """Notes whether the tower that hears is called, and with how much."""
     calls = []
@@ -56,6 +63,21 @@ def test_omni_hears_the_whole_sound_of_a_video(omni, clip):
     assert np.abs(loud - silent).max() > 1e-4
     deaf, fed, inputs = logits(peer, peer.read(clip, sound=False))
     assert fed["audio_seconds"] == 0 and "input_features" not in inputs and len(calls) == 2
+
+
+def test_qwen3_omni_sees_and_hears(qwen3_omni, clip):
+    peer = PeerModel.load(qwen3_omni, "cpu", num_frames=4)
+    assert (peer.sees, peer.hears) == ("video", "in video")
+    material = peer.read(clip)
+    loud, fed, _ = logits(peer, material)
+    assert fed["frames"] == 4 and fed["audio_seconds"] == pytest.approx(12, abs=0.05)
+    material.waveform = np.zeros_like(material.waveform)
+    silent, *_ = logits(peer, material)
+    assert np.abs(loud - silent).max() > 1e-4
+    adapter = TransformersAdapter(peer, max_new_tokens=2)
+    watched = adapter.watch(clip, control_named("plain"))
+    answers = adapter.answer([Asked(watched, "What is heard?", None)] * 2)
+    assert len(set(answers)) == 1 and watched.fed["audio_seconds"] == pytest.approx(12, abs=0.05)
 
 
 def test_videollama3_sees_true_times_and_hears_nothing(videollama3, clip):

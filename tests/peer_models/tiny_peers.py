@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's thinker and VideoLLaMA3, built from configs with random weights, saved as folders."""
+"""Thinkers of Qwen2.5-Omni and Qwen3-Omni, and VideoLLaMA3: built from configs with random weights, and saved."""
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -80,6 +80,51 @@ def save_omni(folder):
     model.save_pretrained(folder)
     Qwen2_5OmniProcessor(
         Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size),
+        WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_qwen3_omni(folder):
+    from transformers import (
+        Qwen2VLVideoProcessor,
+        Qwen3OmniMoeProcessor,
+        Qwen3OmniMoeThinkerConfig,
+        Qwen3OmniMoeThinkerForConditionalGeneration,
+        WhisperFeatureExtractor,
+    )
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+    words = tokenizer(_OMNI_TOKENS, _OMNI_TEMPLATE)
+    ids = {name: words.convert_tokens_to_ids(token) for name, token in _OMNI_TOKENS.items()}
+    size = {"shortest_edge": 32 * 32, "longest_edge": 4 * 32 * 32}
+    config = Qwen3OmniMoeThinkerConfig(
+        audio_config={
+            "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "output_dim": 32,
+            "num_mel_bins": 128, "downsample_hidden_size": 4, "initializer_range": 0.3,
+        },
+        vision_config={
+            "hidden_size": 16, "depth": 1, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32,
+            "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+        },
+        text_config={
+            "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096,
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "initializer_range": 0.3,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [3, 3, 2], "rope_theta": 1e4},
+        },
+        audio_token_id=ids["audio_token"], image_token_id=ids["image_token"], video_token_id=ids["video_token"],
+        audio_start_token_id=ids["audio_bos_token"], audio_end_token_id=ids["audio_eos_token"],
+        vision_start_token_id=ids["vision_bos_token"], vision_end_token_id=ids["vision_eos_token"],
+        initializer_range=0.3,  # enough for sound to be heard through so few and narrow layers
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen3OmniMoeThinkerForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+    Qwen3OmniMoeProcessor(
+        Qwen2VLImageProcessor(size=size, patch_size=16), Qwen2VLVideoProcessor(size=size, patch_size=16),
         WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
     ).save_pretrained(folder)  # fmt: skip
     return folder
