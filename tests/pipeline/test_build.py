@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, fin
 from saven_hf.pipeline.annotators import open_annotator
 from saven_hf.pipeline.caption import caption
 from saven_hf.pipeline.errors import ServiceError
-from saven_hf.pipeline.segment import segment
+from saven_hf.pipeline.segment import ChangeDetector, segment
 from saven_hf.pipeline.stages import STAGES, VideoTask, Work, Worker
 from saven_hf.savenvideo.media import open_media
 
@@ -114,6 +115,26 @@ def test_the_same_video_elsewhere_is_marked(built, world_folder, tmp_path):
     }  # fmt: skip
     row = Work(tmp_path / "out" / "work").read("check", "other-iid-00000000")
     assert row["questions"][0]["checks"]["duplicate_video"] is None  # told when rows are put together, not before
+
+
+def test_a_video_of_one_shot_has_one_event_however_it_was_split(world_folder, tmp_path):
+    class OneShot(ChangeDetector):
+        def score(self, media):
+            found = super().score(media)
+            return replace(found, threshold=found.scores.max() + 1)
+
+    path = world_folder / "iid-00000003.mp4"
+    worker = Worker(Settings("oracle"), Work(tmp_path))
+    worker.detector = OneShot()
+    row = worker.run_video(VideoTask(path.stem, str(path), path.name))
+    assert len(row["segments"]) >= 4 and row["questions"]
+    assert all(one["checks"]["events"] == {"passed": False, "score": 1.0, "detail": None} for one in row["questions"])
+
+
+def test_nothing_is_said_of_duplicates_where_nothing_was_compared(built):
+    rows = list(datasets.load_dataset(str(built[0]), "qa", split="train", cache_dir=str(built[0]) + ".cache",
+                                      columns=["checks"]))  # fmt: skip
+    assert rows and all(row["checks"]["duplicate_video"] is None for row in rows)
 
 
 def test_oracle_rows_are_the_truth(world_folder, tmp_path):

@@ -115,6 +115,28 @@ def test_long_shots_are_split_where_they_change_most():
     assert split_long([], np.zeros(120, dtype=np.float32), 4, 50) == [60]
 
 
+def test_events_are_shots_and_not_the_clips_that_they_were_split_into(clip_path):
+    with open_media(clip_path) as media:
+        shots = segment({}, media)
+        one = segment({}, media, OneShot())
+        two = segment({}, media, max_clips=2)
+    assert (shots["events"], len(shots["segments"])) == (4, 4)
+    assert (one["events"], len(one["segments"])) == (1, 4)
+    assert all(segment["cuts"] == [] for segment in (*shots["segments"], *one["segments"]))
+    merged = [cut for part in two["segments"] for cut in part["cuts"]]  # merged away, but not forgotten
+    assert two["events"] == 2 and sorted([*merged, two["segments"][1]["start"]]) == [3.0, 6.0, 9.0]
+
+
+class OneShot:
+    """A detector that sees no change."""
+
+    name = "none"
+
+    def score(self, media):
+        times = np.array(media.frame_times(), dtype=np.int64)
+        return FrameScores(times, np.zeros(len(times), dtype=np.float32), 0.5)
+
+
 def test_boundaries_are_peaks_apart_from_each_other():
     times = np.arange(100, dtype=np.int64) * 40_000
     scores = np.zeros(100, dtype=np.float32)

@@ -245,7 +245,7 @@ def _from_world_video(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _from_world_question(row: Mapping[str, Any], video: _Video) -> dict[str, Any] | None:
     """A question of the world as one of SAVEn-Vid; None where it is open only. Exact chance takes the place of
-    guessers."""
+    guessers, and the scene's segments that of events: each has a caption of its own."""
     if not row["options"]:
         return None
     known, chance = row["checks"], row["checks"]["chance"]
@@ -253,6 +253,8 @@ def _from_world_question(row: Mapping[str, Any], video: _Video) -> dict[str, Any
     for check, guesser, enough in (("visual_only", "picture", "picture"), ("audio_only", "sound", "sound")):
         checks[check] = Verdict(passed=known["needs"] != enough, score=chance[guesser], detail="exact chance")
     checks["leakage"] = Verdict(passed=chance["text"] < 1, score=chance["text"], detail="exact chance")
+    events = len(video.captions)
+    checks["events"] = Verdict(passed=events >= LEAST_EVENTS, score=float(events), detail="segments")
     kept = {name: value for name, value in row.items() if name != "answer_text"}
     return {**kept, "media": video.row["media"], "checks": checks, "provenance": _plain(row["provenance"])}
 
@@ -316,20 +318,11 @@ def _kept(
         video.questions = [
             reviewed
             for row in video.questions
-            if (reviewed := _reviewed(_checked(row, video), require, accepted, left_out)) is not None
+            if (reviewed := _reviewed(row, require, accepted, left_out)) is not None
         ]
         if video.questions or split == TRAIN:  # captions are worth learning from by themselves
             kept.append(video)
     return _interleaved(kept)
-
-
-def _checked(row: dict[str, Any], video: _Video) -> dict[str, Any]:
-    """The row, with a verdict on the number of its video's events where there is none yet."""
-    if row["checks"]["events"] is not None:
-        return row
-    events = len(video.captions)
-    verdict = Verdict(passed=events >= LEAST_EVENTS, score=float(events), detail="segments")
-    return {**row, "checks": {**row["checks"], "events": verdict}}
 
 
 def _reviewed(

@@ -49,8 +49,7 @@ def check(row: dict, media: Media, annotator: Annotator) -> dict:
         right = asked["options"]["ABCD".index(asked["answer"])]
         longest = max(map(len, wrong))
         checks["option_length"] = verdict(lengths_balanced(right, wrong), round(len(right) / longest, 3))
-        events = len(row["segments"])
-        checks["events"] = verdict(events >= LEAST_EVENTS, events)
+        checks["events"] = verdict(row["events"] >= LEAST_EVENTS, row["events"])
         checked.append({**asked, "checks": checks})
     return {**row, "questions": checked, "picture_hash": picture_hash(media), "sound_hash": sound_hash(media)}
 
@@ -181,8 +180,11 @@ def mark_duplicates(rows: Sequence[dict], others: Sequence[dict]) -> list[tuple[
         others: the same, of another split or benchmark.
 
     Returns:
-        (video, the other one, share of differing bits of the picture) for each pair found.
+        (video, the other one, share of differing bits of the picture) for each pair found. With nothing to compare
+        with there is no verdict.
     """
+    if not others:
+        return []
     pairs = []
     for row in rows:
         nearest, name = 1.0, None

@@ -253,12 +253,14 @@ def segment(
 
     Returns:
         The row with "segments": {"segment", "start", "end", "first_frame", "last_frame" (their PTS), "frames",
-        "strength" (score of the boundary at its start; None for the first)}.
+        "strength" (score of the boundary at its start; None for the first), "cuts" (PTS of the boundaries inside, which
+        were merged away)}, and "events": how many of them there would be if no shot were split for `min_clips`.
     """
     found = (detector or ChangeDetector()).score(media)
     times, scores = found.times, found.scores
-    boundaries = merge_boundaries(find_boundaries(found), scores, min_frames, max_clips)
-    boundaries = split_long(boundaries, scores, min(min_clips, max_clips), min_frames)
+    cuts = find_boundaries(found)
+    shots = merge_boundaries(cuts, scores, min_frames, max_clips)
+    boundaries = split_long(shots, scores, min(min_clips, max_clips), min_frames)
     edges = [0, *boundaries, len(times)]
     segments = []
     for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
@@ -274,6 +276,7 @@ def segment(
                 "last_frame": int(times[last - 1]) / 1e6,
                 "frames": last - first,
                 "strength": round(float(scores[first]), 6) if number else None,
+                "cuts": [int(times[at]) / 1e6 for at in cuts if first < at < last],
             }
         )
-    return {**row, "segments": segments}
+    return {**row, "segments": segments, "events": len(shots) + 1}
