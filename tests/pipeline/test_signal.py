@@ -1,6 +1,8 @@
 """Questions of the signal annotator: right by what was measured, and not told by one stream."""
 
 import random
+import re
+from collections import Counter
 
 import pytest
 
@@ -13,28 +15,66 @@ from saven_hf.pipeline.question import question
 from saven_hf.savenvideo.times import parse_spans, parse_times
 
 
-def facts(brightness=0.5, motion=0.01, level=-20.0, pitch=220.0, rhythm=1.0) -> dict:
-    picture = PictureFacts(brightness, 0.0, {"blue": 0.7, "grey": 0.3}, motion, None, 0.0)
-    sound = SoundFacts(level, 0.0, 0.0, "tone", pitch, 0.0, 0.9, 800.0, [], rhythm, None)
+def facts(
+    brightness=0.5, motion=0.01, level=-20.0, pitch=220.0, rhythm=1.0, colours=("blue", "grey"), kind="tone"
+) -> dict:
+    shares = dict(zip(colours, (0.6, 0.3), strict=False))
+    picture = PictureFacts(brightness, 0.0, shares, motion, None, 0.0)
+    has_pitch = kind == "tone"
+    sound = SoundFacts(
+        level, 0.0, 0.0, kind, pitch if has_pitch else None, 0.0, 0.9 * has_pitch, 800.0, [], rhythm, None
+    )
     return {"picture": picture.to_dict(), "sound": sound.to_dict()}
 
 
 def row(values: list[dict], name: str = "v", has_audio: bool = True) -> dict:
     segments = [
         {"segment": at, "start": 4.0 * at, "end": 4.0 * at + 4, "first_frame": 4.0 * at, "last_frame": 4 * at + 3.96,
-         "frames": 100, "facts": facts(**one)}
+         "frames": 100, "cuts": [], "facts": facts(**one)}
         for at, one in enumerate(values)
     ]  # fmt: skip
     return {"video_id": name, "duration": 4.0 * len(values), "has_audio": has_audio, "segments": segments}
 
 
-def random_row(seed: int, parts: int = 7) -> dict:
+def random_row(seed: int, parts: int = 7, kinds=("tone", "tone", "tone", "noise", "speech-like")) -> dict:
+    """A video whose parts have nothing to do with each other; most are of medium brightness, grey and soft."""
     draw = random.Random(seed)
     values = [
-        {"brightness": draw.uniform(0, 1), "motion": draw.uniform(0.001, 0.1), "level": draw.uniform(-60, 0),
-         "pitch": draw.uniform(80, 900), "rhythm": draw.uniform(0.1, 8)} for _ in range(parts)
+        {"brightness": draw.triangular(0, 1, 0.4), "motion": draw.uniform(0.001, 0.1),
+         "level": draw.triangular(-60, 0, -40), "pitch": draw.uniform(80, 900), "rhythm": draw.uniform(0.1, 4),
+         "colours": draw.sample(["grey", "blue", "red", "green", "brown"], 2, counts=[4, 1, 1, 1, 1]),
+         "kind": draw.choice(kinds)} for _ in range(parts)
     ]  # fmt: skip
     return row(values, f"video-{seed}")
+
+
+# The words of options, restated: what each covers.
+DARK = ("almost black", 0.08), ("dark", 0.25), ("of medium brightness", 0.5), ("bright", 0.75), ("very bright", 1.1)
+MOVING = ("no movement", 0.002), ("little movement", 0.01), ("some movement", 0.03), ("much movement", 9.0)
+SOFT = ("very soft", -45), ("soft", -32), ("moderately loud", -20), ("loud", -10), ("very loud", 99)
+HIGH = ("very low", 110), ("low", 220), ("middle", 440), ("high", 880), ("very high", 9e9)
+OFTEN = ("hardly ever", 0.3), ("now and then", 1.0), ("often", 2.5), ("very often", 9e9)
+KINDS = {"tones": "tone", "noise": "noise", "speech": "speech-like"}
+
+
+def said(text: str, words, value: float) -> bool:
+    return text == next(word for word, upper in words if value < upper)
+
+
+def fits(option: str, segment: dict) -> bool:
+    """Whether an option tells of a segment."""
+    picture, sound = segment["facts"]["picture"], segment["facts"]["sound"]
+    seen = re.fullmatch(r"(.+), mostly (\w+)(?: and (\w+))? with (\w+ movement)", option)
+    if seen:
+        colours = [name for name, share in picture["colours"].items() if share >= 0.25]
+        return (said(seen[1], DARK, picture["brightness"]) and said(seen[4], MOVING, picture["motion"])
+                and colours == [name for name in seen.group(2, 3) if name])  # fmt: skip
+    heard = re.fullmatch(r"((?:very |moderately )?(?:soft|loud)) (.*), in which sounds begin (.*)", option)
+    kind = next(kind for word, kind in KINDS.items() if word in heard[2])
+    pitch = re.search(r"of a ([\w ]+) pitch", heard[2])
+    return (said(heard[1], SOFT, sound["level"]) and said(heard[3], OFTEN, sound["rhythm"]) and kind == sound["kind"]
+            and bool(pitch) == bool(sound["pitch"])
+            and (not pitch or said(pitch[1], HIGH, sound["pitch"])))  # fmt: skip
 
 
 def by_hand(video: dict, asked: dict) -> str:
@@ -56,19 +96,19 @@ def by_hand(video: dict, asked: dict) -> str:
     times = parse_times(text)
     if times:
         segments = [one for one in segments if times[0] / 1e6 <= one["start"] and one["last_frame"] <= times[1] / 1e6]
-    given, wanted = (_FACETS[name] for name in asked["category"].split(" and "))
+    given = _FACETS[asked["category"].split(" and ")[0]]
     order = sorted(segments, key=lambda one: given.value(one["facts"]))
     part = order[-1] if given.most in text else order[0]
-    values = sorted((wanted.value(one["facts"]) for one in segments), reverse=True)
-    at = values.index(wanted.value(part["facts"]))
-    rank = 0 if at == 0 else 3 if at == len(values) - 1 else 1 if at + 1 <= len(values) / 2 else 2
-    return "ABCD"[asked["options"].index(wanted.ranks[rank])]
+    hits = [letter for letter, option in zip("ABCD", asked["options"], strict=True) if fits(option, part)]
+    assert len(hits) == 1, (asked, part)
+    return hits[0]
 
 
 def test_answers_are_what_was_measured():
     signal, count, kinds = open_annotator("signal"), 0, set()
     for seed in range(60):
-        video = random_row(seed, 4 + seed % 8)
+        # An anchor of pitch needs a pitch in every part.
+        video = random_row(seed, 4 + seed % 8, **({"kinds": ("tone",)} if seed % 3 else {}))
         for asked in signal.ask(video):
             assert asked["answer"] == by_hand(video, asked), asked
             assert len(set(asked["options"])) == 4
@@ -78,29 +118,53 @@ def test_answers_are_what_was_measured():
 
 
 def test_one_stream_does_not_tell_the_answer():
-    """With the other stream exchanged for that of another video, the same questions have other answers."""
+    """With the stream that names a part exchanged for that of another video, the same questions have other answers,
+    and as far as the other stream goes, each option is a part of the video."""
     signal, same, count = open_annotator("signal"), 0, 0
     for seed in range(120):
-        video, other = random_row(seed), random_row(seed + 1000)
+        video, other = random_row(seed, kinds=("tone",)), random_row(seed + 1000, kinds=("tone",))
         for asked in signal.ask(video):
+            given = _FACETS[asked["category"].split(" and ")[0]].stream
+            if asked["question_type"] != "time_range":
+                assert all(any(fits(option, one) for one in video["segments"]) for option in asked["options"])
             mixed = row([{}] * 7)
-            for at, one in enumerate(mixed["segments"]):
-                one["facts"] = {"picture": video["segments"][at]["facts"]["picture"],
-                                "sound": other["segments"][at]["facts"]["sound"]}  # fmt: skip
+            for one, kept, new in zip(mixed["segments"], video["segments"], other["segments"], strict=True):
+                one["facts"] = kept["facts"] | {given: new["facts"][given]}
             try:
                 same += by_hand(mixed, asked) == asked["answer"]
-            except AssertionError:  # no range, or several, are right now
+            except AssertionError:  # no option, or several, are right now
                 pass
             count += 1
     assert count > 300 and same / count < 0.4
 
 
-def test_letters_and_ranks_are_spread():
+def test_options_do_not_tell_the_answer():
+    """Guessers that see options alone, and the answers of all other questions, are near chance; so are letters."""
     signal = open_annotator("signal")
-    rows = [{"questions": [{**asked, "checks": {}} for asked in signal.ask(random_row(seed))]} for seed in range(120)]
+    rows = [{"questions": [{**asked, "checks": {}} for asked in signal.ask(random_row(seed))]} for seed in range(150)]
     letters = balance_letters(rows)
     assert min(letters.values()) > 0.15 * sum(letters.values())
-    assert all(one["checks"]["option_position"]["passed"] for video in rows for one in video["questions"])
+    questions = [one for video in rows for one in video["questions"]]
+    assert all(one["checks"]["option_position"]["passed"] for one in questions) and len(questions) > 300
+    gold = [one["options"]["ABCD".index(one["answer"])] for one in questions]
+    offered, right = Counter(option for one in questions for option in one["options"]), Counter(gold)
+
+    def rate(option: str, own: str) -> float:  # without this question; what was not seen elsewhere, as chance
+        return (right[option] - (option == own) + 0.25) / offered[option]
+
+    hits = Counter()
+    for one, own in zip(questions, gold, strict=True):
+        words = {option: set(option.split()) for option in one["options"]}
+        guesses = {
+            "most often right elsewhere": max(one["options"], key=lambda option: rate(option, own)),
+            "longest": max(one["options"], key=len),
+            "shortest": min(one["options"], key=len),
+            "odd one out": min(words, key=lambda option: sum(len(words[option] & words[name]) for name in words)),
+            "most alike": max(words, key=lambda option: sum(len(words[option] & words[name]) for name in words)),
+        }
+        hits.update(name for name, guess in guesses.items() if guess == own)
+    shares = {name: hits[name] / len(questions) for name in guesses}
+    assert max(shares.values()) < 0.33, shares
 
 
 def test_nothing_is_asked_where_nothing_stands_out_or_nothing_is_heard():
@@ -126,6 +190,8 @@ def test_captions_say_numbers_in_words():
         "The picture is dark and mostly blue, with some red. There is movement, and all of the picture shifts to the "
         "left. It grows brighter."
     )
+    assert describe_picture(picture, [1.5, 62.25]).endswith("The shot changes at 00:00:01.500, 00:01:02.250.")
+    assert describe_picture(picture, [1.0, 2.0, 3.0, 4.0]).endswith("The shot changes 4 times.")
     sound = SoundFacts(-15.0, 0.0, 0.0, "tone", 241.2, 0.0, 0.9, 500.0, [0.1, 0.6, 1.1, 1.6], 2.0, True)
     assert describe_sound(sound) == (
         "There is loud sound: tones of a clear pitch, at about 241 Hz, which is middle. A sound begins 2.0 times a "

@@ -1,8 +1,8 @@
 """The annotator without weights: measurements in words, and questions whose answers are measured.
 
 Captions state what `measure` finds. Questions link the two streams: one part of the video is named by what its
-picture shows, and its sound is asked for, or the other way round; so neither stream alone tells the answer. A
-question is only asked where the measured values lie clearly apart.
+picture shows, and its sound is asked for, or the other way round; so neither stream alone tells the answer. Options are
+parts of the video itself, in a few words. A question is only asked where the measured values lie clearly apart.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
+from ...data.prompts import LETTERS
 from ...savenvideo.times import format_time
 from ..measure import PictureFacts, SoundFacts, measure_picture, measure_sound
 from ..spans import segment_times, span_option
@@ -32,8 +34,10 @@ _MOTION = (
     (0.03, "There is movement"),
     (9.0, "There is much movement"),
 )
+_AMOUNTS = ((0.002, "no movement"), (0.01, "little movement"), (0.03, "some movement"), (9.0, "much movement"))
 _LOUDNESS = ((-45, "very soft"), (-32, "soft"), (-20, "moderately loud"), (-10, "loud"), (99, "very loud"))
 _PITCH = ((110, "very low"), (220, "low"), (440, "middle"), (880, "high"), (1e9, "very high"))
+_OFTEN = ((0.3, "hardly ever"), (1.0, "now and then"), (2.5, "often"), (1e9, "very often"))
 _KINDS = {
     "tone": "tones of a clear pitch",
     "noise": "noise without a pitch",
@@ -49,9 +53,8 @@ class _Facet(NamedTuple):
         stream: "picture" or "sound".
         value: of a segment's facts; None where it has none.
         apart: least difference that is clear to see or hear; a factor where `is_ratio`.
-        most, least: anchors, behind "while".
-        asked: the question; `{when}` is the anchor, `{within}` the parts compared with.
-        ranks: options, from the highest value to the lowest.
+        words: upper ends of what a word of an option covers.
+        most, least: anchors, behind "the part in which".
         high, low: of the two halves, behind "the picture is" or "the sound is".
     """
 
@@ -59,10 +62,9 @@ class _Facet(NamedTuple):
     value: Callable[[dict], float | None]
     apart: float
     is_ratio: bool
+    words: Sequence[tuple[float, str]]
     most: str
     least: str
-    asked: str
-    ranks: tuple[str, str, str, str]
     high: str
     low: str
 
@@ -85,44 +87,24 @@ def _has_one_pitch(sound: SoundFacts) -> bool:
 
 _FACETS = {
     "brightness": _Facet(
-        "picture", lambda facts: facts["picture"]["brightness"], 0.04, False,
-        "the picture is at its brightest", "the picture is at its darkest",
-        "how bright is the picture, compared with {within}, while {when}",
-        ("the brightest of all", "brighter than most, but not the brightest",
-         "darker than most, but not the darkest", "the darkest of all"),
-        "bright", "dark",
+        "picture", lambda facts: facts["picture"]["brightness"], 0.04, False, _BRIGHTNESS,
+        "the picture is at its brightest", "the picture is at its darkest", "bright", "dark",
     ),
     "motion": _Facet(
-        "picture", lambda facts: facts["picture"]["motion"], 1.4, True,
-        "the picture moves most", "the picture moves least",
-        "how much moves in the picture, compared with {within}, while {when}",
-        ("the most of all", "more than in most parts, but not the most",
-         "less than in most parts, but not the least", "the least of all"),
-        "full of movement", "calm",
+        "picture", lambda facts: facts["picture"]["motion"], 1.4, True, _AMOUNTS,
+        "the picture moves most", "the picture moves least", "full of movement", "calm",
     ),
     "loudness": _Facet(
-        "sound", lambda facts: max(facts["sound"]["level"], -70.0), 3.0, False,
-        "the sound is at its loudest", "the sound is at its softest",
-        "how loud is it, compared with {within}, while {when}",
-        ("the loudest of all", "louder than most, but not the loudest",
-         "softer than most, but not the softest", "the softest of all"),
-        "loud", "soft",
+        "sound", lambda facts: max(facts["sound"]["level"], -70.0), 3.0, False, _LOUDNESS,
+        "the sound is at its loudest", "the sound is at its softest", "loud", "soft",
     ),
     "pitch": _Facet(
-        "sound", _pitch, 1.2, True,
-        "the pitch is at its highest", "the pitch is at its lowest",
-        "how high is the pitch of what is heard, compared with {within}, while {when}",
-        ("the highest of all", "higher than most, but not the highest",
-         "lower than most, but not the lowest", "the lowest of all"),
-        "high in pitch", "low in pitch",
+        "sound", _pitch, 1.2, True, _PITCH,
+        "the pitch is at its highest", "the pitch is at its lowest", "high in pitch", "low in pitch",
     ),
     "rhythm": _Facet(
-        "sound", lambda facts: facts["sound"]["rhythm"], 1.5, True,
-        "sounds begin most often", "sounds begin least often",
-        "how often do sounds begin, compared with {within}, while {when}",
-        ("the most often of all", "more often than in most parts, but not the most often",
-         "less often than in most parts, but not the least often", "the least often of all"),
-        "busy", "sparse",
+        "sound", lambda facts: facts["sound"]["rhythm"], 1.5, True, _OFTEN,
+        "sounds begin most often", "sounds begin least often", "busy", "sparse",
     ),
 }  # fmt: skip
 _PICTURE = tuple(name for name, facet in _FACETS.items() if facet.stream == "picture")
@@ -145,7 +127,7 @@ class SignalAnnotator(Annotator):
             sound = measure_sound(clip.media, clip.start, clip.end) if clip.media.has_audio else None
             captions.append(
                 {
-                    "visual_caption": describe_picture(picture),
+                    "visual_caption": describe_picture(picture, clip.segment["cuts"]),
                     "audio_caption": None if sound is None else describe_sound(sound),
                     "facts": {"picture": picture.to_dict(), "sound": sound and sound.to_dict()},
                 }
@@ -185,8 +167,13 @@ def _word(steps: Sequence[tuple[float, str]], value: float) -> str:
     return next(word for upper, word in steps if value < upper)
 
 
-def describe_picture(facts: PictureFacts) -> str:
-    """ "The picture is dark and mostly blue, with some grey. Everything moves to the left. It grows brighter." """
+def describe_picture(facts: PictureFacts, cuts: Sequence[float] = ()) -> str:
+    """ "The picture is dark and mostly blue, with some grey. Little moves. It grows brighter."
+
+    Args:
+        facts: of a clip.
+        cuts: seconds at which the shot changes inside of it; more than three are counted.
+    """
     main = _main_colours(facts)
     some = [name for name, share in facts.colours.items() if name not in main and share >= 0.08][:2]
     text = f"The picture is {_word(_BRIGHTNESS, facts.brightness)} and {_coloured(facts)}"
@@ -195,6 +182,10 @@ def describe_picture(facts: PictureFacts) -> str:
     text += f", and all of the picture shifts {_TOWARDS[facts.direction]}." if facts.direction else "."
     if abs(facts.brightness_trend) > 0.08:
         text += f" It grows {'brighter' if facts.brightness_trend > 0 else 'darker'}."
+    if len(cuts) > 3:
+        text += f" The shot changes {len(cuts)} times."
+    elif cuts:
+        text += f" The shot changes at {', '.join(format_time(round(time * 1e6)) for time in cuts)}."
     return text
 
 
@@ -276,76 +267,100 @@ def _questions(row: dict) -> Iterator[dict]:
     if len(parts) < 4:
         return
     draw = random.Random(f"{row['video_id']} questions")
-    used: set[tuple[str, str]] = set()
+    used: list[str] = []
     for kind in ("global", "global", "timestamped", "timestamped", "time_range"):
         made = _range_question(parts, draw) if kind == "time_range" else _linked(parts, kind, draw, used)
         if made is not None:
             yield made
 
 
-def _linked(parts: list[_Part], kind: str, draw: random.Random, used: set[tuple[str, str]]) -> dict | None:
-    """One part is named by one stream; how it compares with the others in the other stream is asked."""
+def _linked(parts: list[_Part], kind: str, draw: random.Random, used: list[str]) -> dict | None:
+    """One part is named by one stream; what it is like in the other is asked, and three other parts are wrong."""
     pool = parts
     if kind == "timestamped":
         length = draw.randint(4, len(parts))
         start = draw.randint(0, len(parts) - length)
         pool = parts[start : start + length]
-    found = []
-    for given in _FACETS:
-        for asked in _PICTURE if _FACETS[given].stream == "sound" else _SOUND:
-            for is_most in (True, False):
-                part = _extreme(pool, given, is_most)
-                rank = None if part is None else _rank(pool, asked, part)
-                if rank is not None:
-                    found.append((given, asked, is_most, part, rank))
-    # Another pair of facets each time, and each way round by turns, as far as the video allows.
-    heard_asked = sum(_FACETS[asked].stream == "sound" for _, asked in used)
-    stream = "picture" if 2 * heard_asked > len(used) else "sound"
-    fresh = [one for one in found if one[:2] not in used]
-    found = [one for one in fresh if _FACETS[one[1]].stream == stream] or fresh
-    if not found:
-        return None
-    ranks = sorted({one[4] for one in found})
-    rank = draw.choice(ranks)  # the answer first, so that no option is more probable than another
-    given, asked, is_most, part, _ = draw.choice([one for one in found if one[4] == rank])
-    used.add((given, asked))
-    anchor, facet = _FACETS[given], _FACETS[asked]
-    within = "the other parts of the video"
-    text = facet.asked.format(when=anchor.most if is_most else anchor.least, within=within)
-    if kind == "timestamped":
-        first, last = segment_times(pool[0].segment)[0], segment_times(pool[-1].segment)[1]
-        within = "the rest of that stretch"
-        text = facet.asked.format(when=anchor.most if is_most else anchor.least, within=within)
-        text = f"from {format_time(first)} to {format_time(last)}, {text}"
-    return _question(f"{text[0].upper()}{text[1:]}?", facet.ranks, rank, kind, f"{given} and {asked}", [part], draw)
+    # Each stream is asked for by turns, as far as the video allows.
+    given_heard = sum(_FACETS[facet].stream == "sound" for facet in used)
+    streams = [("picture", "sound"), ("sound", "picture")]
+    for given, asked in streams if 2 * given_heard >= len(used) else reversed(streams):
+        anchors = [(facet, is_most, at) for facet in _FACETS if _FACETS[facet].stream == given and facet not in used
+                   for is_most in (True, False) if (at := _extreme(pool, facet, is_most)) is not None]  # fmt: skip
+        named = {at for _, _, at in anchors}
+        groups = [group for group in _told_apart(pool, asked) if named & set(group)]
+        if not groups:
+            continue
+        # The options before the answer: among four that are alike unlike each other, any one may be the part named, so
+        # no option is more probable than another, and none is the odd one out.
+        group = draw.choice(groups)
+        answer = draw.choice(sorted(named & set(group)))
+        facet, is_most, _ = draw.choice([anchor for anchor in anchors if anchor[2] == answer])
+        used.append(facet)
+        when = _FACETS[facet].most if is_most else _FACETS[facet].least
+        what = "what is heard" if asked == "sound" else "what does the picture look like"
+        text = f"{what} in the part of the video in which {when}"
+        if kind == "timestamped":
+            first, last = segment_times(pool[0].segment)[0], segment_times(pool[-1].segment)[1]
+            text = f"from {format_time(first)} to {format_time(last)}, {what} in the part in which {when}"
+        options = [_in_short(pool[at], asked) for at in group]
+        text = f"{text[0].upper()}{text[1:]}?"
+        return _question(text, options, group.index(answer), kind, f"{facet} and {asked}", [pool[answer]], draw)
+    return None
 
 
-def _extreme(pool: list[_Part], facet: str, is_most: bool) -> _Part | None:
-    """The part with the highest or lowest value, if it is clearly so."""
+def _told_apart(pool: list[_Part], stream: str) -> list[tuple[int, ...]]:
+    """All four parts that are clearly unlike each other, each to each, in one stream."""
+    apart = {pair: _apart(pool[pair[0]], pool[pair[1]], stream) for pair in combinations(range(len(pool)), 2)}
+    return [four for four in combinations(range(len(pool)), 4) if all(apart[pair] for pair in combinations(four, 2))]
+
+
+def _apart(one: _Part, other: _Part, stream: str) -> bool:
+    """Whether a word of two parts' options differs because what it stands for clearly does."""
+    for facet in _PICTURE if stream == "picture" else _SOUND:
+        values, words = (one.value(facet), other.value(facet)), _FACETS[facet].words
+        if None not in values and _FACETS[facet].clear(*values) and len({_word(words, value) for value in values}) > 1:
+            return True
+    if stream == "sound":
+        kinds = {part.segment["facts"]["sound"]["kind"] for part in (one, other)}
+        return len(kinds) == 2 and "mixed" not in kinds
+    pictures = [PictureFacts(**part.segment["facts"]["picture"]) for part in (one, other)]
+    return all(
+        main and sum(there.colours.get(name, 0) for name in main) <= sum(here.colours[name] for name in main) / 2
+        for here, there in (pictures, reversed(pictures))
+        if (main := _main_colours(here)) is not None
+    )
+
+
+def _in_short(part: _Part, stream: str) -> str:
+    """A part as an option: "dark, mostly blue with much movement", "soft tones of a low pitch, in which sounds begin
+    often"."""
+    facts = part.segment["facts"]
+    word = {facet: _word(_FACETS[facet].words, value) for facet in _FACETS if (value := part.value(facet)) is not None}
+    if stream == "picture":
+        main = _main_colours(PictureFacts(**facts["picture"]))
+        colours = f"mostly {' and '.join(main)}" if main else "of many colours"
+        return f"{word['brightness']}, {colours} with {word['motion']}"
+    kind = facts["sound"]["kind"]
+    if kind == "silence":
+        return "silence, in which nothing at all is heard from beginning to end"
+    pitch = f" of a {word['pitch']} pitch" if "pitch" in word else ""
+    heard = {
+        "tone": f"tones{pitch or ' of a clear pitch'}",
+        "noise": "noise without a pitch",
+        "speech-like": f"sound{pitch} that comes and goes like speech",
+        "mixed": f"mixed sound{pitch}",
+    }[kind]
+    return f"{word['loudness']} {heard}, in which sounds begin {word['rhythm']}"
+
+
+def _extreme(pool: list[_Part], facet: str, is_most: bool) -> int | None:
+    """Where the part with the highest or lowest value is, if it is clearly so."""
     values = [part.value(facet) for part in pool]
     if any(value is None for value in values):
         return None
     order = sorted(range(len(pool)), key=lambda at: values[at], reverse=is_most)
-    return pool[order[0]] if _FACETS[facet].clear(values[order[0]], values[order[1]]) else None
-
-
-def _rank(pool: list[_Part], facet: str, part: _Part) -> int | None:
-    """Which of a facet's four ranks a part has; None where it lies near a border between two."""
-    values = [one.value(facet) for one in pool]
-    if any(value is None for value in values):
-        return None
-    order, last = sorted(values, reverse=True), len(values) - 1
-    at = order.index(part.value(facet))
-    if at in (0, last):
-        rank = 0 if at == 0 else 3
-    elif 2 * at == last:  # the one in the middle
-        return None
-    else:
-        rank = 1 if 2 * at < last else 2
-    # Ranks meet after the first value, before the last, and in the middle of an even number.
-    borders = {1, last} | ({len(order) // 2} if last % 2 else set())
-    near = borders & {at, at + 1}
-    return rank if all(_FACETS[facet].clear(order[border - 1], order[border]) for border in near) else None
+    return order[0] if _FACETS[facet].clear(values[order[0]], values[order[1]]) else None
 
 
 def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
@@ -409,7 +424,7 @@ def _question(
     return {
         "question": text,
         "options": [options[at] for at in order],
-        "answer": "ABCD"[order.index(right)],
+        "answer": LETTERS[order.index(right)],
         "question_type": kind,
         "category": category,
         "evidence": [part.evidence for part in parts],
