@@ -31,6 +31,28 @@ def test_onsets_of_world_sounds():
     assert 2 * right / (found + wanted) > 0.9
 
 
+def test_onsets_of_the_clips_of_a_world_video(tmp_path):
+    """What `signal` tells: clip by clip, from the file."""
+    found = right = wanted = 0
+    for seed in range(4):
+        scene = sample_scene(seed, "iid")
+        write_video(scene, tmp_path / "video.mp4", (32, 32))
+        truth = [start / 1e6 for event in scene.sounds for start, _ in pulse_times(event)]
+        with open_media(tmp_path / "video.mp4") as media:
+            edges = np.linspace(0, media.duration / 1e6, 8)
+            times = [time for start, end in zip(edges, edges[1:], strict=False)
+                     for time in measure_sound(media, start, end).onsets]  # fmt: skip
+        right += sum(np.abs(np.array(times) - at).min(initial=9) <= 0.05 for at in truth)
+        found, wanted = found + len(times), wanted + len(truth)
+    assert 2 * right / (found + wanted) > 0.9, (found, right, wanted)
+
+
+def test_a_sound_that_goes_on_does_not_begin_where_a_clip_does(clip_path):
+    with open_media(clip_path) as media:  # a tone from 0 s to 3 s
+        assert measure_sound(media, 1.3, 2.6).onsets == []
+        assert measure_sound(media, 0, 3).onsets == [pytest.approx(0, abs=0.05)]
+
+
 def test_silence_and_steady_noise_have_no_onsets_but_at_their_beginning():
     assert len(find_onsets(np.zeros(RATE, dtype=np.float32))) == 0
     noise = 0.1 * np.random.default_rng(0).standard_normal(5 * RATE).astype(np.float32)

@@ -16,9 +16,16 @@ from saven_hf.savenvideo.times import parse_spans, parse_times
 
 
 def facts(
-    brightness=0.5, motion=0.01, level=-20.0, pitch=220.0, rhythm=1.0, colours=("blue", "grey"), kind="tone"
+    brightness=0.5,
+    motion=0.01,
+    level=-20.0,
+    pitch=220.0,
+    rhythm=1.0,
+    silent=0.0,
+    colours=("blue", "grey"),
+    kind="tone",
 ) -> dict:
-    shares = dict(zip(colours, (0.6, 0.3), strict=False))
+    shares = dict(zip(colours, (0.5, 0.3, 0.05), strict=False))
     picture = PictureFacts(brightness, 0.0, shares, motion, None, 0.0)
     has_pitch = kind == "tone"
     sound = SoundFacts(
@@ -42,7 +49,8 @@ def random_row(seed: int, parts: int = 7, kinds=("tone", "tone", "tone", "noise"
     values = [
         {"brightness": draw.triangular(0, 1, 0.4), "motion": draw.uniform(0.001, 0.1),
          "level": draw.triangular(-60, 0, -40), "pitch": draw.uniform(80, 900), "rhythm": draw.uniform(0.1, 4),
-         "colours": draw.sample(["grey", "blue", "red", "green", "brown"], 2, counts=[4, 1, 1, 1, 1]),
+         "silent": draw.choice([0.0, 0.0, 0.3, 0.7]),
+         "colours": draw.sample(["grey", "blue", "red", "green", "brown"], 3),
          "kind": draw.choice(kinds)} for _ in range(parts)
     ]  # fmt: skip
     return row(values, f"video-{seed}")
@@ -50,10 +58,11 @@ def random_row(seed: int, parts: int = 7, kinds=("tone", "tone", "tone", "noise"
 
 # The words of options, restated: what each covers.
 DARK = ("almost black", 0.08), ("dark", 0.25), ("of medium brightness", 0.5), ("bright", 0.75), ("very bright", 1.1)
-MOVING = ("no movement", 0.002), ("little movement", 0.01), ("some movement", 0.03), ("much movement", 9.0)
+MOVING = ("nothing moves", 0.002), ("little moves", 0.01), ("some things move", 0.03), ("much moves", 9.0)
 SOFT = ("very soft", -45), ("soft", -32), ("moderately loud", -20), ("loud", -10), ("very loud", 99)
 HIGH = ("very low", 110), ("low", 220), ("middle", 440), ("high", 880), ("very high", 9e9)
 OFTEN = ("hardly ever", 0.3), ("now and then", 1.0), ("often", 2.5), ("very often", 9e9)
+PAUSES = ("without pauses", 0.1), ("with pauses", 0.5), ("with long pauses", 1.1)
 KINDS = {"tones": "tone", "noise": "noise", "speech": "speech-like"}
 
 
@@ -64,16 +73,18 @@ def said(text: str, words, value: float) -> bool:
 def fits(option: str, segment: dict) -> bool:
     """Whether an option tells of a segment."""
     picture, sound = segment["facts"]["picture"], segment["facts"]["sound"]
-    seen = re.fullmatch(r"(.+), mostly (\w+)(?: and (\w+))? with (\w+ movement)", option)
+    seen = re.fullmatch(r"an? (.+) in mostly (\w+) and (\w+) with a little (\w+), where (.+)", option)
     if seen:
-        colours = [name for name, share in picture["colours"].items() if share >= 0.25]
-        return (said(seen[1], DARK, picture["brightness"]) and said(seen[4], MOVING, picture["motion"])
-                and colours == [name for name in seen.group(2, 3) if name])  # fmt: skip
-    heard = re.fullmatch(r"((?:very |moderately )?(?:soft|loud)) (.*), in which sounds begin (.*)", option)
+        light = seen[1].removeprefix("picture ").removesuffix(" picture")
+        return (said(light, DARK, picture["brightness"]) and said(seen[5], MOVING, picture["motion"])
+                and list(picture["colours"]) == list(seen.group(2, 3, 4)))  # fmt: skip
+    heard = re.fullmatch(
+        r"((?:very |moderately )?(?:soft|loud)) (.*) (with.* pauses), in which sounds begin (.*)", option
+    )
     kind = next(kind for word, kind in KINDS.items() if word in heard[2])
     pitch = re.search(r"of a ([\w ]+) pitch", heard[2])
-    return (said(heard[1], SOFT, sound["level"]) and said(heard[3], OFTEN, sound["rhythm"]) and kind == sound["kind"]
-            and bool(pitch) == bool(sound["pitch"])
+    return (said(heard[1], SOFT, sound["level"]) and said(heard[4], OFTEN, sound["rhythm"]) and kind == sound["kind"]
+            and said(heard[3], PAUSES, sound["silent"]) and bool(pitch) == bool(sound["pitch"])
             and (not pitch or said(pitch[1], HIGH, sound["pitch"])))  # fmt: skip
 
 

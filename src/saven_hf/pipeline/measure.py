@@ -21,6 +21,9 @@ _BANDS = 40
 _SOUND_PIECE = 60 * SAMPLE_RATE  # samples analysed at a time, so that memory stays flat
 SILENCE_DB = -60.0
 _LEVEL_PERIOD = 0.1  # seconds of sound of one level
+# Microseconds around a piece that onsets need, to know what went on before and whether it stays; and by how much they
+# are found too early, at most.
+_AROUND, _EARLY = 150_000, 20_000
 
 # Red, green, blue of the colours that are named; the nearest one in this space of hue names counts.
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "grey", "white")
@@ -268,8 +271,10 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
     power = samples_read = 0.0
     piece_us = _SOUND_PIECE * 1_000_000 // SAMPLE_RATE
     for at in range(first, last, piece_us):
-        waveform, begin = media.audio(at, min(at + piece_us, last), SAMPLE_RATE)
-        samples = waveform.numpy()
+        until = min(at + piece_us, last)
+        waveform, begin = media.audio(at - _AROUND, until + _AROUND, SAMPLE_RATE)
+        around = waveform.numpy()
+        samples = around[slice(*(max(0, round((time - begin) * SAMPLE_RATE / 1e6)) for time in (at, until)))]
         if not len(samples):
             continue
         power += float(np.square(samples, dtype=np.float64).sum())
@@ -287,7 +292,9 @@ def measure_sound(media: Media, start: float, end: float) -> SoundFacts:
         centroids.append((spectrum[heard] @ hertz) / total[heard])
         part = spectrum[heard][:, 4:240] + 1e-12
         flatness.append(np.exp(np.log(part).mean(axis=1)) / part.mean(axis=1))
-        onsets += [round(begin / 1e6 + time, 3) for time in find_onsets(samples)]
+        for found in begin + 1e6 * find_onsets(around):
+            if at - _EARLY <= found < until - _EARLY:
+                onsets.append(round(max(found, at) / 1e6, 3))
     level = _decibel(power / samples_read) if samples_read else -120.0
     silent = float(np.mean(np.array(levels) < SILENCE_DB)) if levels else 1.0
     third = max(1, len(levels) // 3)

@@ -253,8 +253,8 @@ def segment(
 
     Returns:
         The row with "segments": {"segment", "start", "end", "first_frame", "last_frame" (their PTS), "frames",
-        "strength" (score of the boundary at its start; None for the first), "cuts" (PTS of the boundaries inside, which
-        were merged away)}, and "events": how many of them there would be if no shot were split for `min_clips`.
+        "strength" (score of the boundary at its start; None for the first), "cuts" (PTS of the boundaries inside,
+        which were merged away)}, and "events": how many of them there would be if no shot were split for `min_clips`.
     """
     found = (detector or ChangeDetector()).score(media)
     times, scores = found.times, found.scores

@@ -1,8 +1,8 @@
 """The annotator without weights: measurements in words, and questions whose answers are measured.
 
 Captions state what `measure` finds. Questions link the two streams: one part of the video is named by what its
-picture shows, and its sound is asked for, or the other way round; so neither stream alone tells the answer. Options are
-parts of the video itself, in a few words. A question is only asked where the measured values lie clearly apart.
+picture shows, and its sound is asked for, or the other way round; so neither stream alone tells the answer. Options
+are parts of the video itself, in a few words. A question is only asked where the measured values lie clearly apart.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ _MOTION = (
     (0.03, "There is movement"),
     (9.0, "There is much movement"),
 )
-_AMOUNTS = ((0.002, "no movement"), (0.01, "little movement"), (0.03, "some movement"), (9.0, "much movement"))
+_AMOUNTS = ((0.002, "nothing moves"), (0.01, "little moves"), (0.03, "some things move"), (9.0, "much moves"))
 _LOUDNESS = ((-45, "very soft"), (-32, "soft"), (-20, "moderately loud"), (-10, "loud"), (99, "very loud"))
 _PITCH = ((110, "very low"), (220, "low"), (440, "middle"), (880, "high"), (1e9, "very high"))
 _OFTEN = ((0.3, "hardly ever"), (1.0, "now and then"), (2.5, "often"), (1e9, "very often"))
+_PAUSES = ((0.1, "without pauses"), (0.5, "with pauses"), (1.1, "with long pauses"))
 _KINDS = {
     "tone": "tones of a clear pitch",
     "noise": "noise without a pitch",
@@ -105,6 +106,10 @@ _FACETS = {
     "rhythm": _Facet(
         "sound", lambda facts: facts["sound"]["rhythm"], 1.5, True, _OFTEN,
         "sounds begin most often", "sounds begin least often", "busy", "sparse",
+    ),
+    "silence": _Facet(
+        "sound", lambda facts: facts["sound"]["silent"], 0.2, False, _PAUSES,
+        "there is most silence", "there is least silence", "broken by pauses", "unbroken",
     ),
 }  # fmt: skip
 _PICTURE = tuple(name for name, facet in _FACETS.items() if facet.stream == "picture")
@@ -174,10 +179,8 @@ def describe_picture(facts: PictureFacts, cuts: Sequence[float] = ()) -> str:
         facts: of a clip.
         cuts: seconds at which the shot changes inside of it; more than three are counted.
     """
-    main = _main_colours(facts)
-    some = [name for name, share in facts.colours.items() if name not in main and share >= 0.08][:2]
     text = f"The picture is {_word(_BRIGHTNESS, facts.brightness)} and {_coloured(facts)}"
-    text += f", with some {' and '.join(some)}." if some and main else "."
+    text += f", with {_accents(facts, 2)}." if _main_colours(facts) and _accents(facts) else "."
     text += f" {_word(_MOTION, facts.motion)}"
     text += f", and all of the picture shifts {_TOWARDS[facts.direction]}." if facts.direction else "."
     if abs(facts.brightness_trend) > 0.08:
@@ -191,6 +194,18 @@ def describe_picture(facts: PictureFacts, cuts: Sequence[float] = ()) -> str:
 
 def _main_colours(facts: PictureFacts) -> list[str]:
     return [name for name, share in facts.colours.items() if share >= 0.25][:2]
+
+
+def _accent_colours(facts: PictureFacts, most: int = 1) -> list[str]:
+    main = _main_colours(facts)
+    others = [name for name, share in facts.colours.items() if name not in main and share >= 0.03]
+    return [name for name in others if name == others[0] or facts.colours[name] >= 0.08][:most]
+
+
+def _accents(facts: PictureFacts, most: int = 1) -> str:
+    """ "some red and white", "a little red", "" """
+    names = _accent_colours(facts, most)
+    return f"{'some' if facts.colours[names[0]] >= 0.08 else 'a little'} {' and '.join(names)}" if names else ""
 
 
 def _coloured(facts: PictureFacts) -> str:
@@ -324,23 +339,31 @@ def _apart(one: _Part, other: _Part, stream: str) -> bool:
     if stream == "sound":
         kinds = {part.segment["facts"]["sound"]["kind"] for part in (one, other)}
         return len(kinds) == 2 and "mixed" not in kinds
-    pictures = [PictureFacts(**part.segment["facts"]["picture"]) for part in (one, other)]
-    return all(
-        main and sum(there.colours.get(name, 0) for name in main) <= sum(here.colours[name] for name in main) / 2
-        for here, there in (pictures, reversed(pictures))
-        if (main := _main_colours(here)) is not None
-    )
+    here, there = (PictureFacts(**part.segment["facts"]["picture"]) for part in (one, other))
+    return _has_another_colour(here, there) or _has_another_colour(there, here)
+
+
+def _has_another_colour(one: PictureFacts, other: PictureFacts) -> bool:
+    """Whether an option names a colour of one picture that another hardly has."""
+    named, others = ({*_main_colours(facts), *_accent_colours(facts)} for facts in (one, other))
+    return any(other.colours.get(name, 0) <= one.colours[name] / 4 for name in named - others)
+
+
+_A_PICTURE = {word: f"{'an' if word[0] == 'a' else 'a'} {word} picture" for _, word in _BRIGHTNESS}
+_A_PICTURE["of medium brightness"] = "a picture of medium brightness"
 
 
 def _in_short(part: _Part, stream: str) -> str:
-    """A part as an option: "dark, mostly blue with much movement", "soft tones of a low pitch, in which sounds begin
-    often"."""
+    """A part as an option: "a dark picture in mostly blue with a little red, where much moves", or "soft tones of a low
+    pitch without pauses, in which sounds begin often"."""
     facts = part.segment["facts"]
     word = {facet: _word(_FACETS[facet].words, value) for facet in _FACETS if (value := part.value(facet)) is not None}
     if stream == "picture":
-        main = _main_colours(PictureFacts(**facts["picture"]))
-        colours = f"mostly {' and '.join(main)}" if main else "of many colours"
-        return f"{word['brightness']}, {colours} with {word['motion']}"
+        picture = PictureFacts(**facts["picture"])
+        main, accent = _main_colours(picture), _accents(picture)
+        colours = f"mostly {' and '.join(main)}" if main else "many colours"
+        colours += f" with {accent}" if main and accent else ""
+        return f"{_A_PICTURE[word['brightness']]} in {colours}, where {word['motion']}"
     kind = facts["sound"]["kind"]
     if kind == "silence":
         return "silence, in which nothing at all is heard from beginning to end"
@@ -351,7 +374,7 @@ def _in_short(part: _Part, stream: str) -> str:
         "speech-like": f"sound{pitch} that comes and goes like speech",
         "mixed": f"mixed sound{pitch}",
     }[kind]
-    return f"{word['loudness']} {heard}, in which sounds begin {word['rhythm']}"
+    return f"{word['loudness']} {heard} {word['silence']}, in which sounds begin {word['rhythm']}"
 
 
 def _extreme(pool: list[_Part], facet: str, is_most: bool) -> int | None:
