@@ -21,7 +21,8 @@ from pathlib import Path
 
 from datasets import Video, load_dataset
 
-from saven_hf.data.schema import row_problems
+from saven_hf.data.prompts import LETTERS
+from saven_hf.data.schema import OPTIONS, row_problems
 from saven_hf.pipeline import Settings, build_dataset
 from saven_hf.savenvideo.times import parse_times
 from saven_hf.world import make_questions, sample_scene, write_video
@@ -48,28 +49,29 @@ def read(out: Path) -> dict[str, list[dict]]:
 
 def problems(rows: dict[str, list[dict]]) -> Iterator[str]:
     durations = {row["video_id"]: row["duration"] for row in rows["videos"]}
-    for config in ("qa", "captions", "videos"):
+    for config in ("qa", "captions", "videos", "sft"):
         for row in rows[config]:
+            row = row | {"videos": []} if config == "sft" else row  # read without them
             name, duration = row["video_id"], durations[row["video_id"]]
             yield from (f"{name} {config} {column}: {text}" for column, text in row_problems(row, config, duration))
             texts = " ".join(str(row[column]) for column in TEXTS if column in row)
             late = [time / 1e6 for time in parse_times(texts) if time / 1e6 > duration + 1e-3]
-            spans = [*row.get("evidence", []), *([[row["start"], row["end"]]] if "start" in row else [])]
+            spans = [*row.get("evidence", []), *([[row["start"], row["end"]]] if row.get("start") is not None else [])]
             late += [end for start, end in spans if not 0 <= start < end <= duration + 1e-3]
             yield from (f"{name} {config}: {time:g} s is outside of {duration:g} s" for time in late)
     for row in rows["qa"]:
         for check in ("format", "consistency"):
-            if not row["checks"][check]["passed"]:
+            if row["checks"][check]["passed"] is False:
                 yield f"{row['id']} {check}: {row['checks'][check]['detail']}"
 
 
 def guessed(questions: list[dict]) -> dict[str, float]:
     """Share of questions that guessers get right who see the options alone, and know all other questions' answers."""
     offered = Counter(option for row in questions for option in row["options"])
-    right = Counter(row["options"]["ABCD".index(row["answer"])] for row in questions)
+    right = Counter(row["options"][LETTERS.index(row["answer"])] for row in questions)
     hits = Counter()
     for row in questions:
-        own = row["options"]["ABCD".index(row["answer"])]
+        own = row["options"][LETTERS.index(row["answer"])]
         # Without this question; an option never seen elsewhere counts as right in a quarter of cases.
         rates = {option: (right[option] - (option == own) + 0.25) / offered[option] for option in row["options"]}
         hits["most often right elsewhere"] += max(rates, key=rates.get) == own
@@ -123,7 +125,7 @@ def main() -> None:
                 sep="\n  ",
             )
             letters = Counter(row["answer"] for row in rows["qa"])
-            print("  right letters:", ", ".join(f"{letter} {letters[letter]}" for letter in "ABCD"))
+            print("  right letters:", ", ".join(f"{letter} {letters[letter]}" for letter in LETTERS[:OPTIONS]))
             for check in ("leakage", "visual_only", "audio_only", "redundancy", "option_length"):
                 failed = sum(row["checks"][check]["passed"] is False for row in rows["qa"])
                 print(f"  {check}: {failed} of {len(rows['qa'])} fail")

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from saven_hf.pipeline import report, stages
+from saven_hf.pipeline.annotators import endpoint
+from saven_hf.pipeline.annotators.endpoint import EndpointAnnotator
+from saven_hf.savenvideo.media import Media
+
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -27,7 +32,15 @@ def test_cost_is_that_of_the_documentation(monkeypatch, capsys):
 
 
 def test_overhead(monkeypatch, capsys):
-    run("pipeline_overhead", "--videos", "1", "--delay", "0.01", "--concurrency", "4", monkeypatch=monkeypatch)
+    words = ("--videos", "1", "--delay", "0.01", "--concurrency", "4", "--limit")
+    # It replaces functions by timed ones for good.
+    for owner, name in ((Media, "frames_at"), (Media, "audio"), (Media, "close"), (stages, "open_media"),
+                        (report, "open_media"), (endpoint, "_messages"), (EndpointAnnotator, "close")):  # fmt: skip
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    for limit, status in (("1000", 0), ("0", 1)):
+        with pytest.raises(SystemExit) as ended:
+            run("pipeline_overhead", *words, limit, monkeypatch=monkeypatch)
+        assert ended.value.code == status
     out = capsys.readouterr().out
     assert out.startswith("1 videos, ") and all(part in out for part in ("calls alone", "decoding", "client"))
 

@@ -125,7 +125,7 @@ def good_reply(body: dict) -> str:
         return "A red shape crosses a grey field."
     if "input_audio" in kinds:
         return "A low tone sounds evenly."
-    if "in pieces that follow" in text:
+    if "pieces that follow each other" in text:
         return "A low tone sounds, then a higher one."
     if "one description of this stretch" in text:
         return "While a red shape crosses the field, an even low tone sounds."

@@ -13,9 +13,11 @@ from dataclasses import replace
 import pytest
 
 from saven_hf.cli import main
+from saven_hf.data.hub_folder import attach_videos
 from saven_hf.data.schema import validate_row
-from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, find_videos
+from saven_hf.pipeline import PipelineError, Settings, build, build_dataset, find_videos, read_list
 from saven_hf.pipeline.annotators import open_annotator
+from saven_hf.pipeline.annotators.base import model_files
 from saven_hf.pipeline.caption import caption
 from saven_hf.pipeline.errors import ServiceError
 from saven_hf.pipeline.segment import ChangeDetector, segment
@@ -137,6 +139,32 @@ def test_nothing_is_said_of_duplicates_where_nothing_was_compared(built):
     assert rows and all(row["checks"]["duplicate_video"] is None for row in rows)
 
 
+def test_files_that_cannot_be_compared_with_are_named(world_folder, tmp_path, caplog):
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "cut.mp4").write_bytes(b"x")
+    work = Work(tmp_path / "work")
+    with pytest.raises(PipelineError, match="Of 1 files .* not one"):
+        build.fingerprints(others, work)
+    shutil.copy(world_folder / "iid-00000000.mp4", others)
+    assert [one["video_id"] for one in build.fingerprints(others, work)] == ["iid-00000000"]
+    assert "cut.mp4 is not compared with" in caplog.text
+
+
+def test_another_model_or_world_is_other_work(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"x")
+    files = model_files(tmp_path / "a")
+    assert files == model_files(tmp_path / "a") != model_files(tmp_path / "b")
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"yy")
+    assert files != model_files(tmp_path / "a") and model_files("Qwen/Qwen2.5-7B-Instruct") is None
+    annotators = [open_annotator("oracle", segments=segments) for segments in (None, 4)]
+    assert annotators[0].settings != annotators[1].settings
+    text = [open_annotator("transformers", text_model=str(tmp_path / name)) for name in "ab"]
+    assert text[0].settings["files"]["text"] != text[1].settings["files"]["text"]
+
+
 def test_oracle_rows_are_the_truth(world_folder, tmp_path):
     result = build_dataset([world_folder], tmp_path / "out", Settings("oracle"), progress=False)
     assert result["questions"] >= 12
@@ -146,7 +174,7 @@ def test_oracle_rows_are_the_truth(world_folder, tmp_path):
     for event in scene.pictures:
         assert event.kind.shape in row["visual_caption"]
     for one in row["questions"]:
-        assert one["checks"]["consistency"]["passed"], one
+        assert one["checks"]["consistency"]["passed"] is None and one["checks"]["format"]["passed"], one
 
 
 def test_ids_are_file_names_and_differ_where_these_do_not(tmp_path):
@@ -160,9 +188,65 @@ def test_ids_are_file_names_and_differ_where_these_do_not(tmp_path):
         find_videos([tmp_path / "c"])
 
 
+def test_files_given_one_by_one_are_named_below_the_folder_that_holds_them(tmp_path):
+    for name in ("a/1.mp4", "b/c/1.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    tasks = find_videos([tmp_path / "a" / "1.mp4", tmp_path / "b" / "c" / "1.mp4"])
+    assert {task.name for task in tasks} == {"a/1.mp4", "b/c/1.mp4"}
+    (alone,) = find_videos([tmp_path / "a" / "1.mp4"])
+    assert (alone.video_id, alone.name) == ("1", "1.mp4")
+
+
+def test_a_list_says_where_videos_came_from(world_folder, tmp_path):
+    (tmp_path / "with space").mkdir()
+    for folder, number in (("raw", 0), ("with space", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(world_folder / f"iid-0000000{number}.mp4", tmp_path / folder / "1.mp4")
+    lines = [
+        {"id": "moviechat-train-1", "path": "raw/1.mp4", "file": "raw/1.mp4", "origin": "https://a/1", "start": 3.0,
+         "end": 12, "source": "moviechat", "split": "train"},
+        {"id": "moviechat-test-1", "path": str(tmp_path / "with space" / "1.mp4"), "file": "with space/1.mp4"},
+    ]  # fmt: skip
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["build", "--list", str(path), "--out", str(tmp_path / "out"), "--source", "moviechat", "--by-reference"]
+    assert main([*words, "--json"]) == 0
+    rows = datasets.load_dataset(str(tmp_path / "out"), "videos", split="train", cache_dir=str(tmp_path / "cache"))
+    media = {row["video_id"]: row["media"] for row in rows}
+    assert set(media) == {"moviechat-train-1", "moviechat-test-1"}
+    told = media["moviechat-train-1"]
+    assert (told["file"], told["origin"], told["start"], told["end"]) == ("raw/1.mp4", "https://a/1", 3.0, 12.0)
+    assert media["moviechat-test-1"]["file"] == "with space/1.mp4" and media["moviechat-test-1"]["origin"] is None
+    attached = attach_videos(rows.cast_column("video", datasets.Video(decode=False)), tmp_path, verify="sha256")
+    assert {os.path.relpath(row["video"]["path"], tmp_path) for row in attached} == {"raw/1.mp4", "with space/1.mp4"}
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("1.mp4", "list.jsonl:2: each line is a JSON object"),
+        ('{"id": "a"}', "each line is a JSON object"),
+        ('{"path": "one.mp4", "begin": 1}', "no key 'begin'"),
+        ('{"path": "one.mp4", "start": "1"}', "'start' is '1'"),
+        ('{"path": "two.mp4"}', "no file .*two.mp4"),
+        ('{"path": "one.mp4", "split": "test"}', "its split is 'test': build those apart, with --split test"),
+        ('{"path": "one.mp4", "id": "a/b"}', "the id 'a/b'"),
+        ('{"path": "one.mp4"}', "Two videos have the id 'one'"),
+    ],
+)
+def test_lines_of_a_list_that_cannot_be_used(line, problem, tmp_path):
+    (tmp_path / "one.mp4").write_bytes(b"x")
+    (tmp_path / "list.jsonl").write_text('{"path": "one.mp4"}\n' + line)
+    with pytest.raises(PipelineError, match=problem):
+        find_videos(read_list(tmp_path / "list.jsonl", "train", "own"))
+
+
 @pytest.mark.parametrize(
     "words, problem",
     [
+        (["--out", "out"], "or --list FILE"),
+        (["--list", "none.jsonl", "--out", "out"], "cannot be read"),
         (["nowhere.mp4", "--out", "out"], "no file or folder"),
         (["{clip}", "--out", "{clip}"], "is a file"),
         (["{clip}", "--out", "out", "--annotator", "endpoint"], "needs base_url"),

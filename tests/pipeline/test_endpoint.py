@@ -10,7 +10,10 @@ from saven_hf.pipeline.annotators.endpoint import EndpointAnnotator
 from saven_hf.pipeline.annotators.prompted import Request
 from saven_hf.pipeline.errors import AnnotatorError, ReplyError, ServiceError
 from saven_hf.pipeline.stages import Settings, VideoTask, Work, Worker
-from saven_hf.pipeline.templates import Prompt
+from saven_hf.pipeline.templates import Prompt, Prompts
+
+
+datasets = pytest.importorskip("datasets", reason="datasets are written by the datasets library")
 
 
 def request(text="Hello?", **more):
@@ -123,14 +126,52 @@ def test_a_video_through_all_stages_with_every_fault_once(clip_path, tmp_path):
     assert row["segments"][0]["av_caption"].startswith("From 00:00:00.000 to 00:00:02.960: While a red shape")
     timed = row["questions"][2]
     assert timed["evidence"] == [[0.0, 2.96]]
+    assert row["questions"][3]["evidence"] == [[0.0, 3.0]]  # "At 00:00:00.000": all of that segment
     for one in row["questions"]:
         assert sorted(one["options"]) == sorted(set(one["options"])) and len(one["options"]) == 4
         assert one["checks"]["format"]["passed"], one["checks"]["format"]
         # A model that always says B is right in one of four orders.
         assert one["checks"]["leakage"] == {"passed": True, "score": 0.25, "detail": "by the annotator's model"}
+        assert one["checks"]["consistency"] == {"passed": False, "score": 0.25, "detail": "by the annotator's model"}
     kinds = [body["messages"][-1]["content"] for body in server.requests]
     images = [content for content in kinds if isinstance(content, list) and content[0]["type"] == "image_url"]
     assert all(len(content) == 3 for content in images)  # two frames and the text
+
+
+def test_long_sound_is_captioned_in_pieces_that_are_merged(clip_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("saven_hf.pipeline.annotators.prompted.AUDIO_SECONDS", 1.0)
+    asked = []
+
+    def reply(body):
+        content = body["messages"][-1]["content"]
+        if isinstance(content, list) and content[0]["type"] == "input_audio":
+            asked.append("piece")
+            return f"Piece {asked.count('piece')} hums."
+        if "pieces that follow each other" in content:
+            asked.append(content)
+            if sum("each other" in one for one in asked) == 1:
+                return "A low tone hums, perhaps."  # a guess: to be asked for again
+            return "A low tone hums all the time."
+        return good_reply(body)
+
+    with serving(reply) as server:
+        row = run(server, clip_path, tmp_path, concurrency=1)
+    # Clips of 3 s in pieces of at most 1 s: each heard apart, then told as one.
+    assert asked.count("piece") == 12
+    merges = [one for one in asked if one != "piece" and "This cannot be used" not in one]
+    assert len(merges) == 4 and all(f"Piece {at}: Piece" in merges[0] for at in (1, 2, 3))
+    assert any("'perhaps' is a guess" in one for one in asked)
+    assert {one["audio_caption"] for one in row["segments"]} == {"A low tone hums all the time."}
+
+
+def test_a_video_of_three_segments_has_no_question_on_a_range_and_it_is_said(clip_path, tmp_path, caplog):
+    with serving(good_reply) as server:
+        asked = annotator(server, frames=2, longest_side=64)
+        worker = Worker(Settings("endpoint", max_clips=3), Work(tmp_path), annotator=asked)
+        row = worker.run_video(VideoTask(clip_path.stem, str(clip_path), clip_path.name))
+        asked.close()
+    assert [one["question_type"] for one in row["questions"]] == ["global"] * 2 + ["timestamped"] * 2
+    assert "no question asks for a range of time" in caplog.text
 
 
 def test_a_build_says_what_it_spent(clip_path, tmp_path):
@@ -138,6 +179,13 @@ def test_a_build_says_what_it_spent(clip_path, tmp_path):
         options = {"base_url": server.url, "text_model": "m", "frames": 2, "longest_side": 64, "price_out": 10.0}
         result = build_dataset([clip_path], tmp_path / "out", Settings("endpoint", options), progress=False)
     assert result["usage"]["calls"] == len(server.requests) > 20
+    rows = datasets.load_dataset(
+        str(tmp_path / "out"), "qa", split="train", cache_dir=str(tmp_path / "cache"), columns=["provenance"]
+    )
+    assert len(rows) == 5
+    for row in rows:
+        assert row["provenance"]["prompt_hashes"] == Prompts().hashes_of()
+        assert row["provenance"]["models"] == ["change-0.05-1-0.7", "m"]
     assert result["usage"]["cost"] == pytest.approx(10 * len(server.requests) * 10 / 1e6)
     assert result["questions"] == 5
 

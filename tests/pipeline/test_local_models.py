@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from openai_server import good_reply
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -178,8 +179,62 @@ def test_a_cut_off_reply_is_told(annotator):
     assert isinstance(reply, ReplyError) or len(reply) <= 1
 
 
-def test_a_random_model_puts_a_video_aside_and_leaves_no_half_of_it(annotator, clip_path, tmp_path):
-    annotator.max_tokens, annotator.attempts = 8, 1
+class Scripted:
+    """A processor that reads a chat and its media in truth, and puts a good reply in place of what was generated."""
+
+    def __init__(self, processor):
+        self.processor, self.asked, self.kinds = processor, None, []
+
+    def apply_chat_template(self, messages, **options):
+        content = messages[-1]["content"]
+        if isinstance(content, list):  # as a server would be asked
+            names = {"image": "image_url", "audio": "input_audio"}
+            content = [part | {"type": names.get(part["type"], part["type"])} for part in content]
+        self.asked = {"messages": [{"content": content}]}
+        return self.processor.apply_chat_template(messages, **options)
+
+    def __call__(self, **inputs):
+        self.kinds.append(next((kind for kind in ("images", "audio") if kind in inputs), "text"))
+        return self.processor(**inputs)
+
+    def decode(self, tokens, **options):
+        assert len(tokens) and isinstance(self.processor.decode(tokens, **options), str)
+        return good_reply(self.asked)
+
+
+def test_a_video_through_all_stages(text_folder, audio_folder, visual_pair, clip_path, tmp_path, monkeypatch):
+    """All that is asked of a video is fed to the models and they generate; only what they say is written for them."""
+    asked = TransformersAnnotator(
+        visual_pair, audio_folder, text_folder, device="cpu", frames=2, longest_side=56, max_tokens=2
+    )
+    pairs = {}
+    for kind in ("visual", "audio", "text"):
+        model, processor = asked._model(kind)
+        monkeypatch.setattr(model.generation_config, "forced_eos_token_id", model.generation_config.eos_token_id)
+        pairs[kind] = model, Scripted(processor)
+    monkeypatch.setattr(asked, "_model", pairs.__getitem__)
+    worker = Worker(Settings("transformers"), Work(tmp_path), annotator=asked)
+    row = worker.run_video(VideoTask("four", str(clip_path), clip_path.name))
+    assert row is not None, (tmp_path / "failed" / "four.json").read_text()
+    assert [one["question_type"] for one in row["questions"]] == [
+        "global", "global", "timestamped", "timestamped", "time_range",
+    ]  # fmt: skip
+    for one in row["questions"]:  # B is always chosen: right in one of four orders
+        assert [one["checks"][name]["score"] for name in ("leakage", "visual_only", "audio_only", "consistency")] == [
+            0.25
+        ] * 4
+    kinds = {kind: set(processor.kinds) for kind, (_, processor) in pairs.items()}
+    assert kinds == {"visual": {"images"}, "audio": {"audio"}, "text": {"text"}}
+    # Three captions of each of four clips; three final ones; questions, five times options; 5 * 4 orders * 4 checks.
+    assert asked.usage()["calls"] == 3 * 4 + 3 + 1 + 5 + 5 * 4 * 4
+
+
+def test_a_random_model_puts_a_video_aside_and_leaves_no_half_of_it(
+    text_folder, audio_folder, visual_pair, clip_path, tmp_path
+):
+    annotator = TransformersAnnotator(
+        visual_pair, audio_folder, text_folder, device="cpu", frames=2, longest_side=56, max_tokens=8, attempts=1
+    )
     worker = Worker(Settings("transformers"), Work(tmp_path), annotator=annotator)
     assert worker.run_video(VideoTask("four", str(clip_path), clip_path.name)) is None
     failed = json.loads((tmp_path / "failed" / "four.json").read_text())["row"]

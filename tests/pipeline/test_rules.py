@@ -1,19 +1,56 @@
 """The table of rules, the parser, and the prompts that ask for what is checked."""
 
+import re
+
 import pytest
 
+from saven_hf.data.schema import CHECKS
 from saven_hf.pipeline.errors import PromptError, ReplyError
 from saven_hf.pipeline.parsing import Options, parse_letter, parse_options, parse_questions, parse_text
-from saven_hf.pipeline.rules import _FIVE, _TWO, RULES, Context, check_rules
+from saven_hf.pipeline.rules import _FIVE, _TWO, RULES, Context, check_rules, question_problems
 from saven_hf.pipeline.templates import TEMPLATES, Prompts
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.template}: {rule.name}")
+TOLD = [rule for rule in RULES if rule.validator is not None]
+
+
+@pytest.mark.parametrize("rule", TOLD, ids=lambda rule: f"{rule.template}: {rule.name}")
 def test_every_rule_fails_its_example_and_is_the_only_one_of_that_name(rule):
     assert rule.template in TEMPLATES
     assert rule.validator(rule.fails, rule.context)
     with pytest.raises(ReplyError):
         check_rules(rule.template, rule.fails, rule.context)
+
+
+def test_rules_that_a_text_does_not_show_say_who_tells():
+    for rule in RULES:
+        assert rule.template in TEMPLATES
+        if rule.validator is None:
+            assert rule.fails is None
+            named = re.findall(r"`(\w+)`", rule.told_by)
+            assert all(name in (*CHECKS, "parse_questions", "parse_options") for name in named)
+            assert bool(named) == bool(rule.told_by)
+
+
+def test_words_that_all_texts_have_are_no_trace_of_a_caption():
+    context = Context(captions=("The door is opened.", "It is the bell that is in there."))
+    with pytest.raises(ReplyError, match="Nothing of 'It is the bell"):
+        check_rules("fuse_segment", "It is the door that is opened in there.", context)
+
+
+def test_a_question_by_itself_is_held_to_the_rules():
+    context = Context(captions=("From 00:00:01.000 to 00:00:02.000 a tall man in a red coat opens the door.",))
+    good = "From 00:00:01.000 to 00:00:02.000, who opens the door?"
+    assert question_problems(good, "timestamped", context) == []
+    for question, kind, said in (
+        (good, "global", "names times"),
+        ("Who opens the door", "global", "The question does not end"),
+        ("Does a tall man in a red coat enter?", "global", "repeats a description"),
+        ("What does the caption tell?", "global", "mentions 'caption'"),
+        ("Considering both the audio and the picture, what happens?", "global", "both needed"),
+    ):
+        found = question_problems(question, kind, context)
+        assert any(said in one for one in found) or "both" in said and found, (question, found)
 
 
 def test_good_texts_pass_all_rules():

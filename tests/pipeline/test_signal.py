@@ -58,7 +58,7 @@ def random_row(seed: int, parts: int = 7, kinds=("tone", "tone", "tone", "noise"
 
 # The words of options, restated: what each covers.
 DARK = ("almost black", 0.08), ("dark", 0.25), ("of medium brightness", 0.5), ("bright", 0.75), ("very bright", 1.1)
-MOVING = ("nothing moves", 0.002), ("little moves", 0.01), ("some things move", 0.03), ("much moves", 9.0)
+MOVING = ("hardly anything moves", 0.002), ("little moves", 0.01), ("some things move", 0.03), ("much moves", 9.0)
 SOFT = ("very soft", -45), ("soft", -32), ("moderately loud", -20), ("loud", -10), ("very loud", 99)
 HIGH = ("very low", 110), ("low", 220), ("middle", 440), ("high", 880), ("very high", 9e9)
 OFTEN = ("hardly ever", 0.3), ("now and then", 1.0), ("often", 2.5), ("very often", 9e9)
@@ -79,7 +79,7 @@ def fits(option: str, segment: dict) -> bool:
         return (said(light, DARK, picture["brightness"]) and said(seen[5], MOVING, picture["motion"])
                 and list(picture["colours"]) == list(seen.group(2, 3, 4)))  # fmt: skip
     heard = re.fullmatch(
-        r"((?:very |moderately )?(?:soft|loud)) (.*) (with.* pauses), in which sounds begin (.*)", option
+        r"((?:very |moderately )?(?:soft|loud)) (.*) (with.* pauses), in which new sounds stand out (.*)", option
     )
     kind = next(kind for word, kind in KINDS.items() if word in heard[2])
     pitch = re.search(r"of a ([\w ]+) pitch", heard[2])
@@ -205,8 +205,8 @@ def test_captions_say_numbers_in_words():
     assert describe_picture(picture, [1.0, 2.0, 3.0, 4.0]).endswith("The shot changes 4 times.")
     sound = SoundFacts(-15.0, 0.0, 0.0, "tone", 241.2, 0.0, 0.9, 500.0, [0.1, 0.6, 1.1, 1.6], 2.0, True)
     assert describe_sound(sound) == (
-        "There is loud sound: tones of a clear pitch, at about 241 Hz, which is middle. A sound begins 2.0 times a "
-        "second, in even steps."
+        "There is loud sound: tones of a clear pitch, at about 241 Hz, which is middle. A new sound stands out 2.0 "
+        "times a second, in even steps."
     )
     assert describe_sound(SoundFacts(-90.0, 0, 1.0, "silence", None, None, 0, 0, [], 0, None)) == "There is silence."
 

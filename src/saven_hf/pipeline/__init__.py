@@ -9,7 +9,7 @@ Each stage is a module with a function of that name, from row to row.
 """
 
 from .annotators import ANNOTATORS, Annotator, Clip, open_annotator
-from .build import assemble, build_dataset, find_videos
+from .build import assemble, build_dataset, find_videos, read_list
 from .errors import AnnotatorError, PipelineError, PromptError, ReplyError, ServiceError
 from .executors import EXECUTORS
 from .segment import ChangeDetector
@@ -35,4 +35,5 @@ __all__ = [
     "build_dataset",
     "find_videos",
     "open_annotator",
+    "read_list",
 ]

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,41 +40,109 @@ from .report import write_report
 from .stages import STAGES, Settings, VideoTask, Work, open_detector
 
 
+logger = logging.getLogger(__name__)
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".flv")
 _EMBED_BYTES = 100_000_000  # larger videos are given by reference
 _FILES = ("README.md", "report.html", "quarantine.jsonl", "fingerprints.jsonl")
 
 
-def find_videos(sources: Sequence[str | os.PathLike]) -> list[VideoTask]:
+def find_videos(sources: Sequence[str | os.PathLike | VideoTask]) -> list[VideoTask]:
     """Videos to work on, in the order of their ids: files as they are, folders with all that is below them.
 
-    An id is the file's name without its suffix, with the folder in front where two would be the same.
+    An id is the file's name without its suffix, with the folder in front where two would be the same. Names of files
+    in a folder count from that folder; those of files given one by one from the folder that holds them all.
+
+    Args:
+        sources: files, folders, and what `read_list` gave, which keeps its ids and names.
 
     Raises:
-        PipelineError: a source that is not there, or not a single video.
+        PipelineError: a source that is not there, not a single video, or two of the same id.
     """
+    listed = [source for source in sources if isinstance(source, VideoTask)]
+    given = [Path(source) for source in sources if not isinstance(source, VideoTask)]
+    single = [os.path.abspath(source) for source in given if not source.is_dir()]
+    above = os.path.commonpath([os.path.dirname(path) for path in single]) if single else ""
     found: dict[str, str] = {}  # path -> name below the folder of media
-    for source in map(Path, sources):
+    for source in given:
         if source.is_dir():
             paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
             found.update({str(path): path.relative_to(source).as_posix() for path in paths if path.is_file()})
         elif source.is_file():
-            found[str(source)] = source.name
+            found[str(source)] = Path(os.path.abspath(source)).relative_to(above).as_posix()
         else:
             raise PipelineError(f"There is no file or folder {source}.")
-    if not found:
+    if not found and not listed:
         raise PipelineError(
             f"There are no videos in {', '.join(map(str, sources))}: files ending in {', '.join(VIDEO_SUFFIXES)} are "
             "taken from folders; name others one by one."
         )
     short = Counter(_identifier(Path(name).stem) for name in found.values())
-    tasks = []
+    tasks = list(listed)
     for path, name in found.items():
         identifier = _identifier(Path(name).stem)
         if short[identifier] > 1:
             identifier = f"{_identifier(name)}-{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:6]}"
         tasks.append(VideoTask(identifier, os.path.abspath(path), name))
+    twice = [name for name, count in Counter(task.video_id for task in tasks).items() if count > 1]
+    if twice:
+        raise PipelineError(f"Two videos have the id {twice[0]!r}: list each once, with an id of its own.")
     return sorted(tasks, key=lambda task: task.video_id)
+
+
+def read_list(path: str | os.PathLike, split: str | None = None, source: str | None = None) -> list[VideoTask]:
+    """Videos that a file lists, as `dataset_scripts/list_videos.py --json` writes it: one JSON object a line.
+
+    Of each line "path" is needed; relative ones count from the list's folder. "id" names the video in the dataset,
+    "file" the file below the folder of media; "origin", "start" and "end" say where it came from.
+
+    Args:
+        path: of the list.
+        split, source: what all of its videos must be of, where lines say so.
+
+    Raises:
+        PipelineError: naming the line that cannot be used.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"The list {path} cannot be read: {error}.") from error
+    kinds = {"path": str, "id": str, "file": str, "origin": str, "split": str, "source": str,
+             "start": (int, float), "end": (int, float)}  # fmt: skip
+    tasks = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict) or not told.get("path"):
+            raise PipelineError(f'{where}: each line is a JSON object such as {{"path": "a.mp4", "id": "a"}}.')
+        told = {key: value for key, value in told.items() if value is not None}
+        for key, value in told.items():
+            if key not in kinds:
+                raise PipelineError(f"{where}: there is no key {key!r}: known are {', '.join(kinds)}.")
+            if not isinstance(value, kinds[key]) or isinstance(value, bool):
+                raise PipelineError(f"{where}: {key!r} is {value!r}, of another kind than it must be.")
+        for key, wanted in (("split", split), ("source", source)):
+            if wanted is not None and told.get(key, wanted) != wanted:
+                raise PipelineError(
+                    f"{where}: its {key} is {told[key]!r}: build those apart, with --{key} {told[key]}."
+                )
+        file = Path(os.path.abspath(path.parent / told["path"]))
+        if not file.is_file():
+            raise PipelineError(f"{where}: there is no file {file}.")
+        name = told.get("file", file.name)
+        identifier = told.get("id", file.stem)
+        if identifier != _identifier(identifier):
+            raise PipelineError(f"{where}: the id {identifier!r} has other signs than letters, digits, '.', '_', '-'.")
+        tasks.append(VideoTask(identifier, str(file), name, told.get("origin"), told.get("start"), told.get("end")))
+    if not tasks:
+        raise PipelineError(f"The list {path} is empty.")
+    return tasks
 
 
 def _identifier(text: str) -> str:
@@ -80,7 +150,7 @@ def _identifier(text: str) -> str:
 
 
 def build_dataset(
-    videos: Sequence[str | os.PathLike],
+    videos: Sequence[str | os.PathLike | VideoTask],
     out: str | os.PathLike,
     settings: Settings | None = None,
     executor: str = "local",
@@ -100,7 +170,7 @@ def build_dataset(
     that cannot be used is put aside with its reason, and the others go on.
 
     Args:
-        videos: files, and folders of files.
+        videos: files, folders of files, and what `read_list` gave.
         out: new, or a folder that this began.
         settings: how rows are made.
         executor: "local", "slurm" or "ray"; see `executors`.
@@ -206,7 +276,7 @@ def assemble(
         for config, of_config in _configs(rows, paths, source, provenance).items():
             first = next(of_config, None)
             counts[config] = (
-                0 if first is None else write_split(written, config, split, _chain(first, of_config), embed)
+                0 if first is None else write_split(written, config, split, chain([first], of_config), embed)
             )
         about = (
             f"Made from videos by `saven build`, annotator `{settings.annotator}`. Verdicts on every question are in "
@@ -235,11 +305,6 @@ def assemble(
         "hours": round(sum(row["duration"] for row in rows) / 3600, 4),
         "duplicates": [{"video": video, "same_as": other} for video, other, _ in duplicates],
     }
-
-
-def _chain(first: dict, rest: Iterator[dict]) -> Iterator[dict]:
-    yield first
-    yield from rest
 
 
 def _write_lines(path: Path, rows: Iterable[dict]) -> None:
@@ -318,10 +383,10 @@ def _fingerprint(row: dict) -> dict:
 def fingerprints(folder: str | os.PathLike, work: Work) -> list[dict]:
     """Hashes of the videos of another dataset: of a folder that `saven build` wrote, or of a folder of videos.
 
-    Those of a folder of videos are kept in `work`; files that cannot be read are left out.
+    Those of a folder of videos are kept in `work`; files that cannot be read are left out, with a warning.
 
     Raises:
-        PipelineError: no such folder, or nothing in it.
+        PipelineError: no such folder, or nothing in it that can be read.
     """
     folder = Path(folder)
     written = folder / "fingerprints.jsonl"
@@ -338,7 +403,9 @@ def fingerprints(folder: str | os.PathLike, work: Work) -> list[dict]:
                     if media.kind == "video":
                         row = {"video_id": task.video_id, "duration": media.duration / 1e6}
                         found.append(row | {"picture_hash": picture_hash(media), "sound_hash": sound_hash(media)})
-            except MediaError:
-                continue
+            except MediaError as error:
+                logger.warning("%s is not compared with: %s", task.path, error)
+        if not found:
+            raise PipelineError(f"Of {len(tasks)} files in {folder} not one is a video that can be read.")
         _write_lines(kept, found)
     return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]

@@ -10,20 +10,21 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..data.schema import LEAST_EVENTS, NOT_CHECKED
+from ..data.prompts import LETTERS
+from ..data.schema import LEAST_EVENTS, NOT_CHECKED, OPTIONS
 from ..savenvideo.media import Media
 from ..savenvideo.times import parse_times
 from .annotators import Annotator
 from .errors import ReplyError
 from .measure import picture_hash, sound_hash
 from .parsing import Options
-from .rules import Context, check_rules, lengths_balanced, similarity
+from .rules import Context, check_rules, lengths_balanced, question_problems, similarity
 
 
 ORDERS = 4  # of the options, each beginning with another one
-# Our decision, after AVUT's filter by permuted answers: a question leaks if a guesser is right in 3 of 4 orders.
-LEAKS_FROM = 3
-SAME_QUESTION = 0.8
+# Our decision, after AVUT's filter by permuted answers: a guesser knows what it gets right in 3 of 4 orders.
+KNOWN_FROM = 3 / ORDERS
+SAME_TEXT = 0.8  # share of words of nearly the same questions or captions
 # Of nearly the same video: share of bits that may differ between hashes of frames and of sound, by re-encoding.
 # Unrelated ones differ in half of theirs.
 SAME_PICTURE, SAME_SOUND = 0.16, 0.3
@@ -37,16 +38,19 @@ def verdict(passed: bool | None, score: float | None = None, detail: str | None 
 def check(row: dict, media: Media, annotator: Annotator) -> dict:
     """The row whose questions have "checks", and which has "picture_hash" and "sound_hash" of its video."""
     questions = row["questions"]
-    blind, visual, audio = _guess(questions, annotator, (None, row["visual_caption"], row["audio_caption"]))
+    known = {"leakage": None, "visual_only": row["visual_caption"], "audio_only": row["audio_caption"],
+             "consistency": row["av_caption"]}  # fmt: skip
+    right_in, who = _guess(questions, annotator, list(known.values()))
+    rates = dict(zip(known, right_in, strict=True))
     checked = []
     for at, asked in enumerate(questions):
         checks = dict(NOT_CHECKED)
         checks["format"] = _format(row, asked)
-        checks["consistency"] = _consistency(row, asked)
-        checks["redundancy"] = _redundancy(asked, questions[:at])
-        checks["leakage"], checks["visual_only"], checks["audio_only"] = blind[at], visual[at], audio[at]
-        wrong = [option for letter, option in zip("ABCD", asked["options"], strict=True) if letter != asked["answer"]]
-        right = asked["options"]["ABCD".index(asked["answer"])]
+        checks["consistency"] = _consistency(row, asked, rates["consistency"][at] if who == _MODEL else None)
+        checks["redundancy"] = _redundancy(row, asked, questions[:at])
+        for name in ("leakage", "visual_only", "audio_only"):
+            checks[name] = verdict(rates[name][at] < KNOWN_FROM, rates[name][at], who)
+        right, wrong = _right_and_wrong(asked)
         longest = max(map(len, wrong))
         checks["option_length"] = verdict(lengths_balanced(right, wrong), round(len(right) / longest, 3))
         checks["events"] = verdict(row["events"] >= LEAST_EVENTS, row["events"])
@@ -54,26 +58,31 @@ def check(row: dict, media: Media, annotator: Annotator) -> dict:
     return {**row, "questions": checked, "picture_hash": picture_hash(media), "sound_hash": sound_hash(media)}
 
 
+def _right_and_wrong(asked: Mapping) -> tuple[str, tuple[str, ...]]:
+    right = LETTERS.index(asked["answer"])
+    return asked["options"][right], tuple(asked["options"][:right] + asked["options"][right + 1 :])
+
+
 def _format(row: dict, asked: dict) -> dict:
-    """The rules on options, and what a single question can be held to of those on questions."""
-    right = "ABCD".index(asked["answer"])
-    options = Options(asked["options"][right], tuple(asked["options"][:right] + asked["options"][right + 1 :]))
-    kind, times = asked["question_type"], parse_times(asked["question"])
-    problems = []
-    if (kind == "timestamped") != bool(times):
-        problems.append(f"A {kind} question {'names' if times else 'lacks'} times.")
-    if not asked["question"].endswith("?"):
-        problems.append("It does not end with a question mark.")
+    """The rules on options, and those on questions that a single one can be held to."""
+    context = Context(captions=[one["av_text"] for one in row["segments"]], duration=row["duration"], kind="global")
+    problems = question_problems(asked["question"], asked["question_type"], context)
     try:
         # Ranges are compared with events, which for the world are not the segments found.
-        check_rules("options", options, Context(duration=row["duration"], kind="global"))
+        check_rules("options", Options(*_right_and_wrong(asked)), context)
     except ReplyError as error:
         problems += error.problems
     return verdict(not problems, None, " ".join(problems) or None)
 
 
-def _consistency(row: dict, asked: dict) -> dict:
-    """Times named lie in the video, the evidence too, and it does not contradict the time range that is right."""
+def _consistency(row: dict, asked: dict, known: float | None) -> dict:
+    """Times named lie in the video, the evidence too, it does not contradict the time range that is right, and who
+    knows the captions chooses the right option.
+
+    Args:
+        known: share of orders in which a model that was given the final caption is right; None without a model, which
+            leaves undecided whether the captions agree.
+    """
     duration = row["duration"] + 1e-3
     texts = [asked["question"], *asked["options"]]
     late = [time / 1e6 for text in texts for time in parse_times(text) if time / 1e6 > duration]
@@ -82,22 +91,31 @@ def _consistency(row: dict, asked: dict) -> dict:
     if any(not 0 <= start < end <= duration for start, end in asked["evidence"]):
         return verdict(False, None, "The evidence lies outside of the video.")
     if asked["question_type"] == "time_range":
-        times = parse_times(asked["options"]["ABCD".index(asked["answer"])])
+        times = parse_times(_right_and_wrong(asked)[0])
         inside = any(
             start - 0.05 <= times[0] / 1e6 and times[-1] / 1e6 <= end + 0.05 for start, end in asked["evidence"]
         )
         if len(times) != 2 or not inside:
             return verdict(False, None, "The right range is not the evidence.")
-    return verdict(True)
+    if known is None:
+        return verdict(None, None, "The times agree; no model was asked whether the captions do.")
+    return verdict(known >= KNOWN_FROM, known, _MODEL)
 
 
-def _redundancy(asked: dict, before: Sequence[dict]) -> dict:
-    """Not nearly the words of an earlier question with the same times."""
+def _redundancy(row: dict, asked: dict, before: Sequence[dict]) -> dict:
+    """Not nearly the words of an earlier question with the same times; and what is told of the evidence is not nearly
+    what is told of another segment, which would answer it as well."""
     closest = max(
         (similarity(asked["question"], one["question"]) for one in before
          if parse_times(one["question"]) == parse_times(asked["question"])), default=0.0,
     )  # fmt: skip
-    return verdict(closest < SAME_QUESTION, round(closest, 3))
+    inside, outside = [], []
+    for one in row["segments"]:
+        is_inside = any(start < one["end"] and one["start"] < end for start, end in asked["evidence"])
+        (inside if is_inside else outside).append(one["av_text"])
+    told = max((similarity(one, other) for one in inside for other in outside), default=0.0)
+    detail = "A segment beside the evidence has nearly the same caption." if told >= SAME_TEXT else None
+    return verdict(max(closest, told) < SAME_TEXT, round(max(closest, told), 3), detail)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,25 +127,26 @@ def orders(options: Sequence[str]) -> list[list[str]]:
     return [[*options[at:], *options[:at]] for at in range(ORDERS)]
 
 
-def _guess(questions: Sequence[dict], annotator: Annotator, captions: Sequence[str | None]) -> list[list[dict]]:
-    """For each caption, verdicts of a guesser that knows no more of the video, over several orders of options."""
+_MODEL, _WORDS = "by the annotator's model", "by words in common"
+
+
+def _guess(
+    questions: Sequence[dict], annotator: Annotator, captions: Sequence[str | None]
+) -> tuple[list[list[float]], str]:
+    """How often a guesser that knows no more of the video than one caption is right, over several orders of options.
+
+    Returns:
+        For each caption the share of right choices of each question; and who guessed.
+    """
     asked = [{"question": one["question"], "options": order, "caption": caption}
              for caption in captions for one in questions for order in orders(one["options"])]  # fmt: skip
-    chosen = annotator.choose(asked) if asked else []
-    who = "by the annotator's model"
+    chosen, who = annotator.choose(asked) if asked else [], _MODEL
     if chosen is None:
-        chosen, who = [_by_words(one) for one in asked], "by words in common"
-    picked = iter([None if letter is None else one["options"]["ABCD".index(letter)]
+        chosen, who = [_by_words(one) for one in asked], _WORDS
+    picked = iter([None if letter is None else one["options"][LETTERS.index(letter)]
                    for one, letter in zip(asked, chosen, strict=True)])  # fmt: skip
-    verdicts = []
-    for _ in captions:
-        of_caption = []
-        for one in questions:
-            right = one["options"]["ABCD".index(one["answer"])]
-            hits = sum(next(picked) == right for _ in range(ORDERS))
-            of_caption.append(verdict(hits < LEAKS_FROM, hits / ORDERS, who))
-        verdicts.append(of_caption)
-    return verdicts
+    gold = [_right_and_wrong(one)[0] for one in questions]
+    return [[sum(next(picked) == right for _ in range(ORDERS)) / ORDERS for right in gold] for _ in captions], who
 
 
 def _by_words(asked: Mapping) -> str | None:
@@ -135,7 +154,7 @@ def _by_words(asked: Mapping) -> str | None:
     known = set(re.findall(r"[a-z]{3,}|\d[\d:.]+", f"{asked['question']} {asked['caption'] or ''}".lower()))
     shared = [len(known & set(re.findall(r"[a-z]{3,}|\d[\d:.]+", option.lower()))) for option in asked["options"]]
     best = max(range(len(shared)), key=shared.__getitem__)
-    return "ABCD"[best] if shared[best] >= 2 + max(shared[:best] + shared[best + 1 :], default=0) else None
+    return LETTERS[best] if shared[best] >= 2 + max(shared[:best] + shared[best + 1 :], default=0) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -158,7 +177,7 @@ def balance_letters(rows: Iterable[dict]) -> dict[str, int]:
         share = counts[one["answer"]] / len(questions)
         even = counts[one["answer"]] <= expected + 3.3 * deviation
         one["checks"]["option_position"] = verdict(even, round(share, 4))
-    return {letter: counts[letter] for letter in "ABCD"}
+    return {letter: counts[letter] for letter in LETTERS[:OPTIONS]}
 
 
 def hash_distance(one: Sequence[str], other: Sequence[str]) -> float:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..data.prompts import LETTERS
+from ..data.schema import OPTIONS
 from .errors import ReplyError
 
 
-QUESTIONS, WRONG_OPTIONS = 5, 3
+QUESTIONS, WRONG_OPTIONS = 5, OPTIONS - 1
 _LABEL = re.compile(
     r"^\W{0,4}(?P<label>question|correct option|correct answer|option|incorrect option)\s*(?P<number>\d*)\s*[*_]*"
     r"\s*[:.)-]\s*[*_]*\s*(?P<text>.*)$",
@@ -54,9 +56,10 @@ def parse_questions(reply: str) -> list[str]:
         ReplyError: naming each question that is missing, empty or there twice.
     """
     found = _labelled(reply, "question")
-    problems = []
+    problems, questions = [], []
     for number in range(1, QUESTIONS + 1):
         texts = found.pop(str(number), [])
+        questions += texts
         if len(texts) != 1:
             what = "is missing" if not texts else f"is there {len(texts)} times"
             problems.append(f"Question {number} {what}: write each on a line of its own, 'Question {number}: ...'.")
@@ -66,7 +69,7 @@ def parse_questions(reply: str) -> list[str]:
         problems.append(f"There are more than {QUESTIONS} questions: write exactly {QUESTIONS}.")
     if problems:
         raise ReplyError(problems)
-    return [texts[0] for _, texts in sorted(_labelled(reply, "question").items(), key=lambda item: int(item[0]))]
+    return questions
 
 
 def parse_options(reply: str) -> Options:
@@ -76,23 +79,23 @@ def parse_options(reply: str) -> Options:
         ReplyError: naming each option that is missing, empty or there twice.
     """
     correct = _labelled(reply, "correct option", "correct answer").get("", [])
-    wrong = _labelled(reply, "option", "incorrect option")
-    problems = []
+    found = _labelled(reply, "option", "incorrect option")
+    problems, wrong = [], []
     if len(correct) != 1 or not correct[0]:
         problems.append("There must be exactly one line 'Correct option: ...'.")
     for number in range(1, WRONG_OPTIONS + 1):
-        texts = wrong.pop(str(number), [])
+        texts = found.pop(str(number), [])
+        wrong += texts
         if len(texts) != 1 or not texts[0]:
             problems.append(f"There must be exactly one line 'Option {number}: ...'.")
-    if wrong:
+    if found:
         problems.append(f"There must be exactly {WRONG_OPTIONS} wrong options.")
     if problems:
         raise ReplyError(problems)
-    wrong = _labelled(reply, "option", "incorrect option")
-    return Options(correct[0], tuple(wrong[str(number)][0] for number in range(1, WRONG_OPTIONS + 1)))
+    return Options(correct[0], tuple(wrong))
 
 
-def parse_letter(reply: str, letters: str = "ABCD") -> str | None:
+def parse_letter(reply: str, letters: str = LETTERS[:OPTIONS]) -> str | None:
     """The letter that a reply chooses; None if it chooses none, or several."""
     text = reply.strip().strip(_QUOTES)
     match = re.match(rf"^\(?([{letters}])\)?(?:[.:,)\s]|$)", text)

@@ -32,7 +32,16 @@ class Progress:
         self.usage: Counter[str] = Counter()
         self.failed = 0
         self._bars = [
-            tqdm(total=videos, desc=f"{stage:9}", unit="video", position=at, disable=not show, dynamic_ncols=True)
+            # Rates are means of all of the run (smoothing 0), so that work of former runs can be left out of them.
+            tqdm(
+                total=videos,
+                desc=f"{stage:9}",
+                unit="video",
+                position=at,
+                disable=not show,
+                dynamic_ncols=True,
+                smoothing=0,
+            )
             for at, stage in enumerate(STAGES)
         ]
         self._stop = threading.Event()
@@ -75,7 +84,10 @@ class Progress:
                     bar.total -= 1
                     bar.refresh()
                 continue
-            self._bars[at].update()
+            bar = self._bars[at]
+            if event["kept"]:
+                bar.initial += 1
+            bar.update()
             if not event["kept"]:
                 self.counts[event["stage"]] += 1
                 self.seconds[event["stage"]] += event["seconds"]

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..data.prompts import LETTERS
 from ..data.schema import CHECKS
 from ..files import written_whole
 from ..savenvideo.media import open_media
 from ..savenvideo.media_errors import MediaError
-from .check import SAME_QUESTION
+from .check import SAME_TEXT
 from .rules import STOP_WORDS, similarity
 from .spans import span_words
 
@@ -98,7 +99,7 @@ def write_report(
 
 def _repeated_captions(row: dict) -> int:
     texts = [one["av_text"] for one in row["segments"]]
-    return sum(similarity(one, before) > SAME_QUESTION for before, one in zip(texts, texts[1:], strict=False))
+    return sum(similarity(one, before) > SAME_TEXT for before, one in zip(texts, texts[1:], strict=False))
 
 
 def _table(rows: Iterable[tuple]) -> str:
@@ -164,7 +165,7 @@ def _sample(row: dict, path: str) -> str:
     for asked in row["questions"]:
         options = "".join(
             f"<li class='{'right' if letter == asked['answer'] else ''}'>{letter}. {html.escape(option)}"
-            for letter, option in zip("ABCD", asked["options"], strict=True)
+            for letter, option in zip(LETTERS, asked["options"], strict=False)
         )
         failed = [name for name, one in asked["checks"].items() if one and one["passed"] is False]
         note = f"<span class=no>failed: {', '.join(failed)}</span>" if failed else ""

@@ -41,16 +41,21 @@ class Rule:
         name: for tables and messages.
         template: the prompt that asks for it.
         says: the rule in words.
-        validator: what is wrong with a value, as one sentence that is told to the model; None if nothing is.
+        validator: what is wrong with a value, as one sentence that is told to the model; None if nothing is. No
+            validator where a text does not show whether the rule was kept.
         fails: a value that breaks the rule, and the context it breaks it in.
+        alone: of a rule on questions: each question can be held to it by itself.
+        told_by: who tells without a validator: checks of the last stage, the parser; "" if nobody can.
     """
 
     name: str
     template: str
     says: str
-    validator: Callable[[Any, Context], str | None]
-    fails: Any
+    validator: Callable[[Any, Context], str | None] | None = None
+    fails: Any = None
     context: Context = field(default=Context(), repr=False)
+    alone: bool = False
+    told_by: str = ""
 
 
 GUESSES = re.compile(
@@ -74,7 +79,9 @@ _BOTH_NEEDED = re.compile(
 _CITED = re.compile(
     r"\b(?:narrat(?:ion|or|ive|es|ed)\w*|descriptions?|captions?|described as|transcripts?)\b", re.IGNORECASE
 )
-_ASKS_WHEN = re.compile(r"\b(?:when|time|range|interval|period|stretch|which part|span|moment)\b", re.IGNORECASE)
+_ASKS_WHEN = re.compile(
+    r"\b(?:when|time|range|interval|period|stretch|which part|span|moment|during which)\b", re.IGNORECASE
+)
 _SPEECH = re.compile(r"[\"“]([^\"”]+)[\"”]")
 _MOST_QUOTED, _MOST_WORDS, _REPEATED, _MOST_LISTED = 6, 40, 6, 3
 
@@ -85,10 +92,24 @@ def check_rules(template: str, value: Any, context: Context) -> None:
     Raises:
         ReplyError: with all problems.
     """
-    problems = [problem for rule in RULES if rule.template == template
+    problems = [problem for rule in RULES if rule.template == template and rule.validator is not None
                 if (problem := rule.validator(value, context)) is not None]  # fmt: skip
     if problems:
         raise ReplyError(problems)
+
+
+def question_problems(question: str, kind: str, context: Context) -> list[str]:
+    """What a single question breaks of the rules on questions, whoever wrote it.
+
+    Args:
+        kind: "global", "timestamped" or "time_range"; only the second names times.
+    """
+    has_times = bool(parse_times(question))
+    problems = []
+    if (kind == "timestamped") != has_times:
+        problems.append(f"A {kind} question {'names' if has_times else 'lacks'} times.")
+    return problems + [problem for rule in RULES if rule.alone
+                       if (problem := rule.validator([question], context)) is not None]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,7 +147,7 @@ def _woven(text: str, context: Context) -> str | None:
 def _both_there(text: str, context: Context) -> str | None:
     words = set(_words(text))
     for caption in context.captions:
-        own = set(_words(caption))
+        own = set(_words(caption)) - STOP_WORDS
         if own and not own & words:
             return f"Nothing of {caption[:50]!r} is left: picture and sound have the same weight."
     return None
@@ -165,30 +186,38 @@ def _next_two_timed(questions: Sequence[str], context: Context) -> str | None:
 def _fifth_asks_for_time(questions: Sequence[str], context: Context) -> str | None:
     if parse_times(questions[4]):
         return "Question 5 names a time: its options will be the times."
-    if not re.search(
-        r"\b(?:when|time|range|interval|period|stretch|which part|span|moment|during which)\b", questions[4], re.I
-    ):
+    if not _ASKS_WHEN.search(questions[4]):
         return "Question 5 does not ask for a range of time: ask when, or in which range of time, something happens."
     return None
 
 
+def _named(questions: Sequence[str]) -> list[tuple[str, str]]:
+    """Questions with what they are called: by their number, if there are several."""
+    return [(f"Question {number}" if len(questions) > 1 else "The question", question)
+            for number, question in enumerate(questions, 1)]  # fmt: skip
+
+
 def _needs_unsaid(questions: Sequence[str], context: Context) -> str | None:
-    for number, question in enumerate(questions, 1):
+    for name, question in _named(questions):
         found = _BOTH_NEEDED.search(question)
         if found:
-            return f"Question {number} says {found[0]!r}: do not tell that picture and sound are both needed."
+            return f"{name} says {found[0]!r}: do not tell that picture and sound are both needed."
     return None
 
 
 def _no_hints(questions: Sequence[str], context: Context) -> str | None:
-    for number, question in enumerate(questions, 1):
-        words = _words(question)
-        grams = {tuple(words[at : at + _REPEATED]) for at in range(len(words) - _REPEATED + 1)}
+    for name, question in _named(questions):
+        grams = _runs(question)
         for caption in context.captions:
-            own = _words(caption)
-            if any(tuple(own[at : at + _REPEATED]) in grams for at in range(len(own) - _REPEATED + 1)):
-                return f"Question {number} repeats a description word for word: ask without giving its details away."
+            if grams & _runs(caption):
+                return f"{name} repeats a description word for word: ask without giving its details away."
     return None
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """All runs of so many words that repeating one gives details away; times give none."""
+    words = [word for word in _words(text) if not word.isdigit()]
+    return {tuple(words[at : at + _REPEATED]) for at in range(len(words) - _REPEATED + 1)}
 
 
 def _all_different(questions: Sequence[str], context: Context) -> str | None:
@@ -200,15 +229,15 @@ def _all_different(questions: Sequence[str], context: Context) -> str | None:
 
 
 def _are_questions(questions: Sequence[str], context: Context) -> str | None:
-    at = next((at for at, text in enumerate(questions) if not text.endswith("?")), None)
-    return None if at is None else f"Question {at + 1} does not end with a question mark."
+    name = next((name for name, text in _named(questions) if not text.endswith("?")), None)
+    return None if name is None else f"{name} does not end with a question mark."
 
 
 def _nothing_cited(questions: Sequence[str], context: Context) -> str | None:
-    for number, question in enumerate(questions, 1):
+    for name, question in _named(questions):
         found = _CITED.search(question)
         if found:
-            return f"Question {number} mentions {found[0]!r}: ask about the video itself."
+            return f"{name} mentions {found[0]!r}: ask about the video itself."
     return None
 
 
@@ -314,16 +343,23 @@ def _with(at: int, question: str) -> tuple[str, ...]:
 
 _SHORT = ("The crowd cheers louder.", "The crowd falls silent.", "The crowd starts to sing.")
 RULES: tuple[Rule, ...] = (
+    Rule("all that is seen", "visual_caption", "place, people and things, what they do, colours, movements, text"),
+    Rule("all that is heard", "audio_caption",
+         "source, type, pitch, timbre, rhythm, emotion, background and events of sound"),
     *(
         Rule("objective", name, "states what is there; no guesses", _objective, "A man, maybe a baker, opens a door.")
-        for name in ("visual_caption", "audio_caption")
+        for name in ("visual_caption", "audio_caption", "merge_audio")
     ),
     *(
         Rule("direct", name, "no introductory phrase", _direct, "Here is the text: a man opens a door.")
         for name in ("visual_caption", "audio_caption", "merge_audio", "fuse_segment", "fuse_video")
     ),
-    Rule("described", "audio_caption", "speech is described, not transcribed", _not_transcribed,
-         'A man says "good evening and welcome to the late news".'),
+    *(
+        Rule("described", name, "speech is described, not transcribed", _not_transcribed,
+             'A man says "good evening and welcome to the late news".')
+        for name in ("audio_caption", "merge_audio")
+    ),
+    Rule("merged", "merge_audio", "pieces of at most 30 s become one description, in their order"),
     Rule("timeless fusion", "fuse_segment", "times are added by the pipeline", _no_times,
          "At 00:00:01.000 a man opens a door."),
     Rule("woven", "fuse_segment", "not one caption behind the other", _woven, "A door opens. A bell rings.",
@@ -334,6 +370,10 @@ RULES: tuple[Rule, ...] = (
          "From 00:00:01.000 to 00:00:02.000, a door opens.", Context(segments=_TWO)),
     Rule("no vague statements", "fuse_video", "guesses are dropped with their times", _objective,
          "From 00:00:00.000 to 00:00:03.960, a door seems to open."),
+    Rule("no contradictions", "fuse_video", "a stretch that contradicts the others is dropped with its times"),
+    Rule("five", "questions", "five questions together, and nothing else", told_by="`parse_questions`"),
+    Rule("both needed", "questions", "every answer needs sound and picture",
+         told_by="checks `visual_only`, `audio_only`"),
     Rule("1-2 timeless", "questions", "questions 1 and 2 name no times", _first_two_timeless,
          _with(1, "What is seen at 00:00:02.000?")),
     Rule("3-4 timed", "questions", "questions 3 and 4 name times of the video", _next_two_timed,
@@ -341,14 +381,19 @@ RULES: tuple[Rule, ...] = (
     Rule("5 asks for time", "questions", "question 5 asks for a range of time and names none", _fifth_asks_for_time,
          _with(4, "Who closes the door?")),
     Rule("need unsaid", "questions", "does not say that both modalities are needed", _needs_unsaid,
-         _with(0, "Considering both the audio and the picture, what happens?")),
+         _with(0, "Considering both the audio and the picture, what happens?"), alone=True),
     Rule("no hints", "questions", "gives no details of the captions away", _no_hints,
          _with(0, "Why does a tall man in a red coat open the door?"),
-         Context(captions=("We see a tall man in a red coat. A bell rings.",))),
+         Context(captions=("We see a tall man in a red coat. A bell rings.",)), alone=True),
     Rule("different", "questions", "five different questions", _all_different, _with(1, _FIVE[0])),
-    Rule("questions", "questions", "each is a question", _are_questions, _with(0, "Tell what is heard.")),
+    Rule("questions", "questions", "each is a question", _are_questions, _with(0, "Tell what is heard."),
+         alone=True),
     Rule("nothing cited", "questions", "no mention of captions or narration", _nothing_cited,
-         _with(0, "What does the narrator tell about the door?")),
+         _with(0, "What does the narrator tell about the door?"), alone=True),
+    Rule("one and three", "options", "the right option and three wrong ones, and nothing else",
+         told_by="`parse_options`"),
+    Rule("hard", "options", "wrong options can only be told by who sees and hears",
+         told_by="checks `leakage`, `visual_only`, `audio_only`"),
     Rule("four different", "options", "four different options", _different_options,
          Options("The crowd cheers.", ("The crowd cheers", *_SHORT[1:]))),
     Rule("concise", "options", "the right option is concise", _concise,
@@ -371,6 +416,9 @@ def rule_table() -> str:
     """The rules as a Markdown table, for the documentation."""
     lines = ["| rule | asked by | validator | fails it |", "|---|---|---|---|"]
     for rule in RULES:
+        if rule.validator is None:
+            lines.append(f"| {rule.says} | `{rule.template}.jinja` | {rule.told_by or 'none'} | |")
+            continue
         if isinstance(rule.fails, Options):
             example = " / ".join(rule.fails.all)
         elif isinstance(rule.fails, tuple):

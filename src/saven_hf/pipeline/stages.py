@@ -30,6 +30,7 @@ from ..savenvideo.media import Media, open_media
 from ..savenvideo.media_errors import MediaError
 from ..version import __version__
 from .annotators import Annotator, open_annotator
+from .annotators.base import model_files
 from .caption import caption
 from .check import check
 from .errors import AnnotatorError, ServiceError
@@ -66,11 +67,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class VideoTask:
-    """A video to work on: its id in the dataset, its file, and the file's name below the folder of media."""
+    """A video to work on.
+
+    Attributes:
+        video_id: in the dataset.
+        path: of the file.
+        name: of the file, below the folder of media.
+        origin, start, end: where it came from, and which part of that it is; see `data.schema.Media`.
+    """
 
     video_id: str
     path: str
     name: str
+    origin: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 class Work:
@@ -164,9 +175,10 @@ class Worker:
         chosen = asdict(self.settings)
         annotated = self.annotator.settings
         of_stage = {
-            "segment": {"detector": self.detector.name}
+            "segment": {"detector": self.detector.name, "files": model_files(chosen["detector"])}
             | {name: chosen[name] for name in ("min_frames", "max_clips", "min_clips")},
-            "caption": annotated | {"transcriber": chosen["transcriber"]},
+            "caption": annotated
+            | {"transcriber": chosen["transcriber"], "heard_by": model_files(chosen["transcriber"] or "")},
             **dict.fromkeys(("fuse", "question", "check"), annotated),
         }
         return {stage: json.dumps([stage, __version__, of_stage[stage]], sort_keys=True) for stage in STAGES}
@@ -207,7 +219,8 @@ class Worker:
         media: Media | None = None
         try:
             status = os.stat(task.path)
-            key = json.dumps([task.name, status.st_size, status.st_mtime_ns])
+            came_from = [task.origin, task.start, task.end]
+            key = json.dumps([task.name, status.st_size, status.st_mtime_ns, *came_from])
             row: dict = {}
             for stage in STAGES:
                 key = hashlib.sha256(f"{key}\n{self._keys[stage]}".encode()).hexdigest()
@@ -257,7 +270,7 @@ class Worker:
 
 def describe(task: VideoTask, media: Media) -> dict:
     """The row of a video before any stage: what its file holds."""
-    reference = media_reference(task.path)
+    reference = media_reference(task.path, origin=task.origin, start=task.start, end=task.end)
     return {
         "video_id": task.video_id,
         "media": {**reference, "file": task.name},

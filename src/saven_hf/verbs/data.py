@@ -40,12 +40,21 @@ def add_build(verbs) -> None:
         epilog="examples:\n"
         "  saven build videos/ --out mine                       (measures picture and sound; no weights)\n"
         "  saven build a.mp4 b.mkv --out mine --workers 8\n"
+        "  saven build --list train.jsonl --out mine --source nextqa\n"
         "  saven build videos/ --out mine --annotator endpoint --set base_url=http://gpu:8000/v1 \\\n"
         "      --set text_model=Qwen/Qwen2.5-72B-Instruct --set concurrency=64\n"
         "  saven build videos/ --out mine --executor slurm --tasks 500 --slurm partition=cpu --slurm time=24:00:00",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    build.add_argument("videos", nargs="+", help="video files, and folders of them")
+    build.add_argument("videos", nargs="*", help="video files, and folders of them")
+    build.add_argument(
+        "--list",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="take the videos that a file lists, one JSON object a line, as dataset_scripts/list_videos.py --json "
+        "writes it; may be repeated",
+    )
     build.add_argument("--out", metavar="DIR", required=True, help="folder to write, or to go on with")
     build.add_argument(
         "--annotator",
@@ -200,8 +209,11 @@ def _world(args: argparse.Namespace) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    from ..pipeline import Settings, build_dataset
+    from ..pipeline import Settings, build_dataset, read_list
 
+    if not args.videos and not args.list:
+        raise UsageError("give videos, folders of videos, or --list FILE.")
+    listed = [task for path in args.list for task in read_list(path, args.split, args.source)]
     options = pairs(args.set, "--set")
     if args.prompts:
         if args.annotator not in ("transformers", "endpoint"):
@@ -213,7 +225,7 @@ def _build(args: argparse.Namespace) -> None:
     slurm = dict(word.split("=", 1) for word in args.slurm if pairs([word], "--slurm"))
     settings = Settings(args.annotator, options, args.shots, min_clips=args.min_clips, transcriber=args.transcribe)
     result = build_dataset(
-        args.videos,
+        [*args.videos, *listed],
         args.out,
         settings,
         executor=args.executor,

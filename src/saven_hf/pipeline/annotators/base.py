@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +113,22 @@ class Annotator(ABC):
     def close(self) -> None:
         """Give back connections, where there are some."""
         return None
+
+
+def model_files(model: str | os.PathLike) -> str | None:
+    """Stands for the files of a model's folder, so that work done with others is not used again; None for a Hub id.
+
+    Names, sizes and times are compared, as for videos: hashing the weights of a 72B model takes longer than many a
+    build. What a Hub id names may change too; give the folder of a snapshot where that matters.
+    """
+    if not os.path.isdir(model):
+        return None
+    found = []
+    for folder, _, names in os.walk(model):
+        for path in (os.path.join(folder, name) for name in names):
+            status = os.stat(path)
+            found.append((os.path.relpath(path, model), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:16]
 
 
 # Name -> what is said of it by `saven build --help`.

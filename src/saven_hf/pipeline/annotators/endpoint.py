@@ -184,13 +184,14 @@ class EndpointAnnotator(PromptedAnnotator):
         from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 
         transport = HfHubHTTPError.__bases__[0]  # of httpx or its successor, by the version of huggingface_hub
+        messages = _messages(request)
         self._counts["calls"] += 1
         client = self._clients[self._urls[request.kind]]
         try:
             # The client's own limit is one of silence; this is one of the whole request.
             async with asyncio.timeout(self.timeout) if hasattr(asyncio, "timeout") else _no_limit():
                 output = await client.chat_completion(
-                    _messages(request),
+                    messages,
                     model=self._models[request.kind],
                     max_tokens=request.most_tokens,
                     temperature=self.temperature,
@@ -207,7 +208,7 @@ class EndpointAnnotator(PromptedAnnotator):
             return self._refused(error)
         except (transport, ConnectionError) as error:
             return f"no connection ({type(error).__name__})", None, None, True
-        except Exception as error:  # whatever a client makes of JSON that is none, or of another form
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # JSON that is none, or of another form
             self._counts["malformed"] += 1
             return f"a malformed reply ({type(error).__name__})", None, None, False
         if usage is not None:

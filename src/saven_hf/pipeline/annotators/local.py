@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import AnnotatorError, ReplyError
+from .base import model_files
 from .prompted import PromptedAnnotator, Request
 
 
@@ -60,7 +61,9 @@ class TransformersAnnotator(PromptedAnnotator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return super().settings | {"dtype": self._dtype}
+        folders = {kind: source for kind, source in self._sources.items() if isinstance(source, str)}
+        return super().settings | {"dtype": self._dtype, "files": {kind: model_files(source) for kind, source in
+                                                                   folders.items()}}  # fmt: skip
 
     def usage(self) -> dict[str, float]:
         return dict(self._tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from ...world import SPLITS, Scene, make_questions, sample_scene
 from ...world.captions import describe_picture, describe_sound
@@ -33,6 +34,10 @@ class OracleAnnotator(Annotator):
     @property
     def models(self) -> list[str]:
         return ["oracle"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return super().settings | {"segments": self._segments}
 
     def scene_of(self, row: dict) -> Scene:
         """The scene of a row's video.

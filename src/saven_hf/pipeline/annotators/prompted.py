@@ -5,6 +5,7 @@ Where the models run is left to subclasses, which only have to `complete` reques
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from abc import abstractmethod
@@ -14,9 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ...data.prompts import LETTERS
+from ...data.schema import OPTIONS
 from ...savenvideo.times import format_time, parse_spans
 from ..errors import AnnotatorError, ReplyError
-from ..parsing import QUESTIONS, Options, parse_letter, parse_options, parse_questions, parse_text
+from ..parsing import Options, parse_letter, parse_options, parse_questions, parse_text
 from ..rules import Context, check_rules
 from ..spans import segment_times, span_option
 from ..templates import Prompt, Prompts
@@ -24,6 +27,7 @@ from .base import Annotator, Clip
 
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 AUDIO_SECONDS = 30.0  # longest sound of one request: Qwen2-Audio's limit (paper, A.1)
 _KINDS = ("global", "global", "timestamped", "timestamped", "time_range")
@@ -162,8 +166,13 @@ class PromptedAnnotator(Annotator):
             [self._text_request("questions", known)],
             [partial(_parse_by_rules, "questions", parse_questions, context)],
         )
-        # A range of time is chosen from four segments.
-        kinds = _KINDS[: QUESTIONS if len(row["segments"]) >= 4 else QUESTIONS - 1]
+        kinds = _KINDS
+        if len(row["segments"]) < OPTIONS:
+            kinds = _KINDS[:-1]
+            logger.warning(
+                "%s: no question asks for a range of time: its options are %d segments, and there are %d.",
+                row["video_id"], OPTIONS, len(row["segments"]),
+            )  # fmt: skip
         requests, parsers = [], []
         for kind, question in zip(kinds, questions, strict=False):
             requests.append(self._text_request("options", {**known, "question": question, "kind": kind}))
@@ -243,16 +252,26 @@ def _as_question(row: dict, number: int, kind: str, question: str, options: Opti
     evidence = [[0.0, row["duration"]]]
     if kind == "time_range":
         times = parse_spans(options.correct)[0]
-        match = next(one for one in row["segments"] if parse_spans(span_option(one))[0] == times)
+        match = next((one for one in row["segments"] if parse_spans(span_option(one))[0] == times), None)
+        if match is None:
+            raise AnnotatorError(f"{row['video_id']}: {options.correct!r} is no segment of the video.")
         evidence = [[match["start"], match["end"]]]
     elif kind == "timestamped":
-        spans = [(start / 1e6, max(end, start + 1000) / 1e6) for start, end in parse_spans(question)]
-        evidence = [[max(0.0, start), min(end, row["duration"])] for start, end in spans if start < row["duration"]]
+        evidence = [_evidence(row, start / 1e6, end / 1e6) for start, end in parse_spans(question)
+                    if start / 1e6 < row["duration"]]  # fmt: skip
     return {
         "question": question,
         "options": [options.all[at] for at in order],
-        "answer": "ABCD"[order.index(0)],
+        "answer": LETTERS[order.index(0)],
         "question_type": kind,
         "category": _CATEGORIES[kind],
         "evidence": evidence or [[0.0, row["duration"]]],
     }
+
+
+def _evidence(row: dict, start: float, end: float) -> list[float]:
+    """What a question's times point at; a single time at all of its segment, because an instant answers nothing."""
+    if start == end:
+        around = next((one for one in row["segments"] if one["start"] <= start < one["end"]), row["segments"][-1])
+        start, end = around["start"], around["end"]
+    return [start, min(end, row["duration"])]

@@ -29,12 +29,12 @@ _BRIGHTNESS = (
     (1.1, "very bright"),
 )
 _MOTION = (
-    (0.002, "Nothing moves"),
+    (0.002, "Hardly anything moves"),
     (0.01, "Little moves"),
     (0.03, "There is movement"),
     (9.0, "There is much movement"),
 )
-_AMOUNTS = ((0.002, "nothing moves"), (0.01, "little moves"), (0.03, "some things move"), (9.0, "much moves"))
+_AMOUNTS = ((0.002, "hardly anything moves"), (0.01, "little moves"), (0.03, "some things move"), (9.0, "much moves"))
 _LOUDNESS = ((-45, "very soft"), (-32, "soft"), (-20, "moderately loud"), (-10, "loud"), (99, "very loud"))
 _PITCH = ((110, "very low"), (220, "low"), (440, "middle"), (880, "high"), (1e9, "very high"))
 _OFTEN = ((0.3, "hardly ever"), (1.0, "now and then"), (2.5, "often"), (1e9, "very often"))
@@ -105,7 +105,7 @@ _FACETS = {
     ),
     "rhythm": _Facet(
         "sound", lambda facts: facts["sound"]["rhythm"], 1.5, True, _OFTEN,
-        "sounds begin most often", "sounds begin least often", "busy", "sparse",
+        "new sounds stand out most often", "new sounds stand out least often", "busy", "sparse",
     ),
     "silence": _Facet(
         "sound", lambda facts: facts["sound"]["silent"], 0.2, False, _PAUSES,
@@ -229,7 +229,7 @@ def describe_sound(facts: SoundFacts) -> str:
     text += "."
     if facts.onsets:
         even = {True: ", in even steps", False: ", in uneven steps", None: ""}[facts.steady]
-        text += f" A sound begins {facts.rhythm:.1f} times a second{even}."
+        text += f" A new sound stands out {facts.rhythm:.1f} times a second{even}."
     if 0.1 < facts.silent <= 0.95:
         text += f" {100 * facts.silent:.0f} % of the time is silent."
     if abs(facts.level_trend) > 6:
@@ -255,7 +255,7 @@ def _fused(facts: dict) -> str:
     heard = f"{_word(_LOUDNESS, sound.level)} {_KINDS[sound.kind]}"
     if _has_one_pitch(sound):
         heard += f" at about {sound.pitch:.0f} Hz"
-    often = f", where a sound begins {sound.rhythm:.1f} times a second" if sound.onsets else ""
+    often = f", where a new sound stands out {sound.rhythm:.1f} times a second" if sound.onsets else ""
     return f"We hear {heard}{often}, while we see {seen}, in which {moves}."
 
 
@@ -354,8 +354,8 @@ _A_PICTURE["of medium brightness"] = "a picture of medium brightness"
 
 
 def _in_short(part: _Part, stream: str) -> str:
-    """A part as an option: "a dark picture in mostly blue with a little red, where much moves", or "soft tones of a low
-    pitch without pauses, in which sounds begin often"."""
+    """A part as an option: "a dark picture in mostly blue with a little red, where much moves", or "soft tones of a
+    low pitch without pauses, in which new sounds stand out often"."""
     facts = part.segment["facts"]
     word = {facet: _word(_FACETS[facet].words, value) for facet in _FACETS if (value := part.value(facet)) is not None}
     if stream == "picture":
@@ -374,7 +374,7 @@ def _in_short(part: _Part, stream: str) -> str:
         "speech-like": f"sound{pitch} that comes and goes like speech",
         "mixed": f"mixed sound{pitch}",
     }[kind]
-    return f"{word['loudness']} {heard} {word['silence']}, in which sounds begin {word['rhythm']}"
+    return f"{word['loudness']} {heard} {word['silence']}, in which new sounds stand out {word['rhythm']}"
 
 
 def _extreme(pool: list[_Part], facet: str, is_most: bool) -> int | None:
