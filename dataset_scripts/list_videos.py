@@ -11,12 +11,13 @@ import sys
 
 from saven_hf.data.corpora import CORPORA, SPLITS, SourceVideo, open_corpus
 from saven_hf.data.messages import DataError
+from saven_hf.pipeline.build import identifier_of
 
 
 def listed(video: SourceVideo, root: str) -> dict:
     """What `saven_hf.pipeline.read_list` takes of a video; its file is named below the corpus' folder."""
     return {
-        "id": video.id.replace("/", "-"),
+        "id": identifier_of(video.id),
         "path": os.path.abspath(video.path),
         "file": video.path.relative_to(root).as_posix(),
         "source": video.source,

@@ -3,14 +3,19 @@
 import csv
 import json
 import logging
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 
 from saven_hf.data.corpora import BY_REFERENCE, CORPORA, LICENCES, extract_finevideo, open_corpus
 from saven_hf.data.messages import DataError, MissingMediaError
+from saven_hf.pipeline import read_list
 
 
 pyarrow = pytest.importorskip("pyarrow")
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "list_videos.py"
 
 
 def touch(path, content=b"video"):
@@ -140,6 +145,22 @@ def test_missing_videos(name, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert gone.id not in {video.id for video in corpus}
     assert corpus.counts == {"videos": len(EXPECTED[name]) - 1, "missing": 1} and "1 are missing" in caplog.text
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_list_of_a_corpus_is_what_a_build_takes(name, tmp_path, capsys, monkeypatch):
+    LAYOUTS[name](tmp_path / "with space")
+    videos = [video for video in open_corpus(name, tmp_path / "with space") if video.split == "test"]
+    split = "test" if videos else "train"
+    videos = videos or list(open_corpus(name, tmp_path / "with space", "train"))
+    monkeypatch.setattr(sys, "argv", ["list_videos", name, str(tmp_path / "with space"), "--split", split, "--json"])
+    runpy.run_path(str(SCRIPT), run_name="script")["main"]()
+    (tmp_path / "list.jsonl").write_text(capsys.readouterr().out)
+    tasks = read_list(tmp_path / "list.jsonl", split, name)
+    assert [task.video_id for task in tasks] == [video.id for video in videos]
+    for task, video in zip(tasks, videos, strict=True):
+        assert tmp_path / "with space" / task.name == video.path and task.path == str(video.path)
+        assert (task.origin, task.start, task.end) == (video.origin, video.start, video.end)
 
 
 def test_bad_corpora(tmp_path):

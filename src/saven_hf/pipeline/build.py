@@ -77,12 +77,12 @@ def find_videos(sources: Sequence[str | os.PathLike | VideoTask]) -> list[VideoT
             f"There are no videos in {', '.join(map(str, sources))}: files ending in {', '.join(VIDEO_SUFFIXES)} are "
             "taken from folders; name others one by one."
         )
-    short = Counter(_identifier(Path(name).stem) for name in found.values())
+    short = Counter(identifier_of(Path(name).stem) for name in found.values())
     tasks = list(listed)
     for path, name in found.items():
-        identifier = _identifier(Path(name).stem)
+        identifier = identifier_of(Path(name).stem)
         if short[identifier] > 1:
-            identifier = f"{_identifier(name)}-{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:6]}"
+            identifier = f"{identifier_of(name)}-{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:6]}"
         tasks.append(VideoTask(identifier, os.path.abspath(path), name))
     twice = [name for name, count in Counter(task.video_id for task in tasks).items() if count > 1]
     if twice:
@@ -137,7 +137,7 @@ def read_list(path: str | os.PathLike, split: str | None = None, source: str | N
             raise PipelineError(f"{where}: there is no file {file}.")
         name = told.get("file", file.name)
         identifier = told.get("id", file.stem)
-        if identifier != _identifier(identifier):
+        if identifier != identifier_of(identifier):
             raise PipelineError(f"{where}: the id {identifier!r} has other signs than letters, digits, '.', '_', '-'.")
         tasks.append(VideoTask(identifier, str(file), name, told.get("origin"), told.get("start"), told.get("end")))
     if not tasks:
@@ -145,7 +145,8 @@ def read_list(path: str | os.PathLike, split: str | None = None, source: str | N
     return tasks
 
 
-def _identifier(text: str) -> str:
+def identifier_of(text: str) -> str:
+    """A name as an id of a video: letters, digits, ".", "_" and "-"."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "video"
 
 

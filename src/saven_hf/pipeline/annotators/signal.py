@@ -306,8 +306,8 @@ def _linked(parts: list[_Part], kind: str, draw: random.Random, used: list[str])
         groups = [group for group in _told_apart(pool, asked) if named & set(group)]
         if not groups:
             continue
-        # The options before the answer: among four that are alike unlike each other, any one may be the part named, so
-        # no option is more probable than another, and none is the odd one out.
+        # The options before the answer: of four that are all unlike each other, any one may be the part named, so no
+        # option is more probable than another, and none is the odd one out.
         group = draw.choice(groups)
         answer = draw.choice(sorted(named & set(group)))
         facet, is_most, _ = draw.choice([anchor for anchor in anchors if anchor[2] == answer])
