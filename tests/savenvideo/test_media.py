@@ -333,6 +333,9 @@ def test_sampling_rates_and_channels(folder):
                 waveform, start = media.audio(sampling_rate=target)
                 assert start == 0 and len(waveform) == 3 * target
                 assert factory.click_times(waveform.numpy(), target, 0) == pytest.approx([0.52, 1.2], abs=0.002)
+                # Channels that say the same are as loud together as each is.
+                loudness = [float(np.square(part).mean()) ** 0.5 for part in (waveform.numpy(), picked)]
+                assert loudness[0] == pytest.approx(loudness[1], rel=0.1)
 
 
 def test_a_hole_in_the_sound_keeps_its_time(folder):

@@ -50,7 +50,6 @@ class Clip:
         duration: in microseconds; 0 if unknown.
         num_samples: length of its sound; 0 if it has none.
         sound_start: time of the first sample in microseconds.
-        channels: of the sound as it is stored.
         memory: the `VideoMemory` or `TowerFeatures` that stands for the medium, if one does.
     """
 
@@ -58,7 +57,6 @@ class Clip:
     duration: int
     num_samples: int = 0
     sound_start: int = 0
-    channels: int = 1
     memory = None
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
@@ -141,7 +139,7 @@ class FileClip(Clip):
                     for time in part
                 )
             self.num_samples = last - self._first_sample
-            self.sound_start, self.channels = self._time_of(0), media.channels
+            self.sound_start = self._time_of(0)
 
     def frames(self, indices):
         size = self._settings["size"] if self._settings["do_resize"] else None

@@ -307,7 +307,7 @@ class Media:
     def audio(
         self, start: int | None = None, end: int | None = None, sampling_rate: int = 16_000
     ) -> tuple[torch.Tensor, int]:
-        """Sound of [start, end), mixed to mono and resampled in the decoder's library.
+        """Sound of [start, end), resampled in the decoder's library, as the mean of its channels.
 
         Successive ranges continue decoding, and their concatenation equals the whole, sample for sample. What lies
         before the track begins or after it ends is not filled: the waveform is shorter and begins later.

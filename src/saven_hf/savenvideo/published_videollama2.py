@@ -9,10 +9,10 @@ What it does to a medium (github.com/DAMO-NLP-SG/VideoLLaMA2, branch audio_visua
 - Sound of its own: 30 s, completed with silence.
 
 What differs here, because a result must not depend on chance or on what is not there: the 30 s of a longer sound are
-its first and not drawn at random; sound files are mixed to mono and resampled by FFmpeg where the original takes the
-first channel and librosa; a video without sound gets no tokens of silence; a part of a video (`start`, `end`) is cut
-by time; a track ends where its container says, without the padding that encoders leave; and more than two channels are
-mixed louder.
+its first and not drawn at random; a sound file is the mean of its channels, resampled by FFmpeg, where the original
+takes the first channel and librosa; a video without sound gets no tokens of silence; a part of a video (`start`,
+`end`) is cut by time; a track ends where its container says, without the padding that encoders leave; and more than
+two channels count alike.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class PublishedClip:
     def samples(self, first: int, last: int) -> torch.Tensor:
         if self._is_video:
             parts = [self._clip.samples(*part) for part in clip_samples(self._clip.num_samples)]
-            # To 16 bit FFmpeg mixes two channels to their mean, to floats to their sum at equal power.
-            gain = 0.5**0.5 if self._clip.channels == 2 else 1.0
-            waveform = (torch.cat(parts) * (gain * 32768)).round().clamp(-32768, 32767) / 32768
+            waveform = (torch.cat(parts) * 32768).round().clamp(-32768, 32767) / 32768
         else:
             waveform = self._clip.samples(0, min(self._clip.num_samples, TRACK_SAMPLES))
         waveform = waveform[:TRACK_SAMPLES]

@@ -164,8 +164,8 @@ def draw_timeline(
         asked: times of the question, in microseconds.
         forget: probability that an attribute of a moment is missing, here and for each moment alone.
         blur: standard deviation of the moment looked at, and twice that of each time told, in microseconds.
-        date_error: largest standard deviation of the error that all moments share about when an event begins or ends, in
-            microseconds; drawn once a scene. What is asked for or to be chosen from then says it better.
+        date_error: largest standard deviation of the error that all moments share about when an event begins or ends,
+            in microseconds; drawn once a scene. What is asked for or to be chosen from then says it better.
     """
     windows = max(1, math.ceil(scene.duration / (window_seconds * 1e6)))
     window_queries = math.ceil(scene.duration / windows / (rng.uniform(*spacing) * 1e6))
