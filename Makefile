@@ -21,6 +21,8 @@ test: $(READY) ## run the tests (everything but slow and GPU tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist loadfile
 
 test-slow: $(READY) ## run the slow tests, and the GPU tests where there is a GPU
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| $(MAKE) --no-print-directory system-chromium
 	$(BIN)/python -m pytest -m "slow or gpu"
 
 quality: $(READY) ## lint, check formatting and that model folders and embedded datasets are up to date
@@ -63,11 +65,17 @@ $(READY): pyproject.toml
 	@touch $@
 
 # The tests make their clips with the ffmpeg command.
-.PHONY: system-ffmpeg system-venv
+.PHONY: system-ffmpeg system-chromium system-venv
 system-ffmpeg:
 	@echo "ffmpeg is missing. Elsewhere than on Debian and Ubuntu:"
 	@echo "  brew install ffmpeg | conda install -c conda-forge ffmpeg | dnf install ffmpeg-free | winget install ffmpeg"
 	$(call apt-install,ffmpeg)
+
+# A browser visits the demo Space.
+system-chromium:
+	@echo "Chromium is missing. Elsewhere than on Debian:"
+	@echo "  any Chrome or Chromium on the PATH as google-chrome, chromium or chromium-browser"
+	$(call apt-install,chromium)
 
 system-venv:
 	@echo "This Python cannot make virtual environments."

@@ -338,7 +338,6 @@ def test_errors_come_out_where_pieces_do(tiny, tmp_path):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The page, served in this process."""
-    pytest.importorskip("gradio", reason='the page needs gradio: pip install "saven-hf[app]"')
     from saven_hf.app.page import build_page, look
 
     folder = tmp_path_factory.mktemp("page")

@@ -1,54 +1,32 @@
 """The demo Space in a real browser, started as a Space is."""
 
 import math
-import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from browsing import TIMEOUT, open_browser, start_page
 from clip import render
+from playwright.sync_api import expect
 
 from saven_hf.app.examples import EXAMPLES
 from saven_hf.savenvideo.times import parse_spans
 
 
 SPACE = Path(__file__).parents[1] / "spaces" / "savenvideo-demo"
-TIMEOUT = 600_000  # ms; a browser on a busy machine
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-pytest.importorskip("gradio", reason='the page needs gradio: pip install "saven-hf[app]"')
-expect = playwright.expect
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The page as `python app.py` serves it; its address, its process, and the folder of its temporary files."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     temporary = tmp_path_factory.mktemp("server")
-    environment = {
-        **os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1",
-        "SAVEN_MAX_MB": "20", "SAVEN_MAX_SECONDS": "120", "TMPDIR": str(temporary),
-    }  # fmt: skip
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=SPACE, env=environment)
-    deadline = time.monotonic() + TIMEOUT / 1000
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.5)
-    else:
-        raise AssertionError("the page did not start")
-    yield f"http://127.0.0.1:{port}", process, temporary
+    address, process = start_page(SPACE, SAVEN_MAX_MB="20", SAVEN_MAX_SECONDS="120", TMPDIR=str(temporary))
+    yield address, process, temporary
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -56,14 +34,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    expect.set_options(timeout=TIMEOUT)
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with open_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

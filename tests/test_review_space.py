@@ -2,15 +2,11 @@
 
 import importlib.util
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from browsing import TIMEOUT, open_browser, start_page
+from playwright.sync_api import expect
 
 from saven_hf.data.builder import EMBEDDED
 from saven_hf.data.hub_folder import read_rows
@@ -19,7 +15,6 @@ from saven_hf.push import plan_upload
 
 
 SPACE = Path(__file__).parents[1] / "spaces" / "avbench-review"
-TIMEOUT = 300_000  # ms; a browser on a busy machine
 
 
 def load(name):
@@ -111,7 +106,6 @@ def test_it_can_be_pushed():
 
 @pytest.fixture(scope="module")
 def avbench(tmp_path_factory):
-    pytest.importorskip("datasets")
     folder = tmp_path_factory.mktemp("review") / "avbench"
     build_avbench([EMBEDDED / "avbench"], folder)
     return folder
@@ -120,23 +114,12 @@ def avbench(tmp_path_factory):
 @pytest.fixture
 def serve(avbench, tmp_path):
     """Starts the page as a person would, and gives its address."""
-    pytest.importorskip("gradio", reason='the page needs gradio: pip install "saven-hf[app]"')
     servers = []
 
     def start() -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words = ["--dataset", str(avbench), "--reviews", str(tmp_path / "reviews"), "--port", str(port)]
-        environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        servers.append(subprocess.Popen([sys.executable, "app.py", *words], cwd=SPACE, env=environment))
-        deadline = time.monotonic() + TIMEOUT / 1000
-        while time.monotonic() < deadline and servers[-1].poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return f"http://127.0.0.1:{port}"
-            time.sleep(0.5)
-        raise AssertionError("the page did not start")
+        address, process = start_page(SPACE, "--dataset", str(avbench), "--reviews", str(tmp_path / "reviews"))
+        servers.append(process)
+        return address
 
     def stop():
         servers[-1].terminate()
@@ -151,15 +134,8 @@ def serve(avbench, tmp_path):
 
 @pytest.mark.slow
 def test_a_person_reviews_in_a_browser(serve, avbench, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
     rows = list(read_rows(avbench, "qa", without=("video",)))
-    expect = playwright.expect
-    expect.set_options(timeout=TIMEOUT)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page()
         page.set_default_timeout(TIMEOUT)
 
@@ -216,7 +192,6 @@ def test_a_person_reviews_in_a_browser(serve, avbench, tmp_path):
         expect(question()).to_have_value(rows[3]["question"])
         page.locator("#back").click()
         expect(page.locator("#where")).to_contain_text("Ada said: keep")
-        browser.close()
 
     done = build_avbench([avbench], tmp_path / "accepted", reviews=tmp_path / "reviews" / "reviews.jsonl")
     kept = list(read_rows(tmp_path / "accepted", "qa", without=("video",)))
