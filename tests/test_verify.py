@@ -3,16 +3,28 @@
 import json
 import re
 import shutil
+from itertools import count, islice, product
+from math import prod
 
 import pytest
 from published_videollama2 import Published
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from saven_hf.ask import Answer, VideoSession
 from saven_hf.cli import main
 from saven_hf.hub import ModelNotFoundError
 from saven_hf.peers.videollama2 import convert_videollama2
-from saven_hf.verify import GoldenError, GoldenQuestion, read_golden, verify
+from saven_hf.verify import (
+    WORLD_SEEDS,
+    WORLD_SPLIT,
+    GoldenError,
+    GoldenQuestion,
+    beyond_luck,
+    read_golden,
+    verify,
+)
+from saven_hf.world import SPLITS, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +46,7 @@ def checks_of(result):
 
 
 def test_a_converted_model_is_whole_and_answers_depend_on_what_they_should(converted, monkeypatch):
-    monkeypatch.setattr("saven_hf.verify.WORLD_SCENES", 1)
+    monkeypatch.setattr("saven_hf.verify.WORLD_SEEDS", (1,))
     seen = []
     result = verify(converted, "cpu", on_check=seen.append)
     assert seen == result.checks
@@ -44,6 +56,62 @@ def test_a_converted_model_is_whole_and_answers_depend_on_what_they_should(conve
     assert all(checks[name].passed for name in list(checks)[:8]), [str(check) for check in result.checks]
     # Random weights know no answers: the golden questions say so.
     assert checks["golden questions"].passed is False and not result.passed
+
+
+SAID = {
+    "colour is the circle": "Red",
+    "colour is the square": "It is blue.",
+    "Which shape": "the circle",
+    "two plus": "5",
+}
+
+
+@pytest.mark.parametrize(
+    "wrong, passes", [((), True), (("colour is the square",), True), (("two plus", "Which"), False)]
+)
+def test_a_model_that_looks_and_counts_passes(converted, monkeypatch, wrong, passes):
+    """The golden questions of a model with general words, answered in its place."""
+
+    def say(question):
+        if any(words in question for words in wrong):
+            return "green and blue"
+        return next(answer for words, answer in SAID.items() if words in question)
+
+    monkeypatch.setattr(VideoSession, "ask", lambda self, question, **options: Answer(question, say(question), []))
+    monkeypatch.setattr("saven_hf.verify._ask_text", lambda model, processor, question: say(question))
+    monkeypatch.setattr("saven_hf.verify.GENERAL_VOCABULARY", 0)
+    result = verify(converted, "cpu")
+    assert checks_of(result)["golden questions"].passed is passes and result.passed is passes
+    assert f"{4 - len(wrong)} of 4 right, 3 needed" in checks_of(result)["golden questions"].detail
+
+
+def test_the_embedded_model_passes():
+    result = verify(device="cpu")
+    assert result.passed, [str(check) for check in result.checks]
+    assert re.match(r"\d+ of 72 about the world right, \d+ needed", checks_of(result)["golden questions"].detail)
+
+
+def test_the_world_asks_about_the_first_easy_scenes_that_nobody_trained_on():
+    easy = (seed for seed in count() if len(sample_scene(seed, WORLD_SPLIT).segments) <= 4)
+    assert tuple(islice(easy, len(WORLD_SEEDS))) == WORLD_SEEDS and SPLITS[WORLD_SPLIT].held_out
+
+
+@pytest.mark.parametrize(
+    "chances, luck", [([0.25] * 6, 0.01), ([0.5, 0.25, 0.9, 0.1], 0.05), ([0.5] * 4, 0.01), ([], 0.5)]
+)
+def test_what_guessing_does_not_reach(chances, luck):
+    """Against all outcomes, one by one."""
+    needed = beyond_luck(chances, luck)
+
+    def reaches(right):
+        outcomes = product((0, 1), repeat=len(chances))
+        return sum(
+            prod(chance if hit else 1 - chance for hit, chance in zip(hits, chances, strict=True))
+            for hits in outcomes
+            if sum(hits) >= right
+        )
+
+    assert reaches(needed) <= luck < reaches(needed - 1)
 
 
 def test_golden_questions_of_ones_own(copy, tmp_path, capsys):
@@ -90,12 +158,13 @@ def other_layout(folder):
     (folder / "processor_config.json").write_text(json.dumps(settings))
 
 
+FIT = "names, shapes, values"
 DAMAGE = {
-    "cut": (cut, "weights", "cut short"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "weights", "holds no weights"),
-    "missing": (lambda f: lose(f, "model.resampler.sampler.0.bias"), "weights", "model.resampler.sampler.0.bias"),
-    "nan": (lambda f: poison(f, "model.language_model.norm.weight"), "weights", "norm.weight.*not finite"),
-    "config": (lambda f: edit(f, "config.json", resampler_hidden_size=16), "weights", "shape"),
+    "cut": (cut, "files", "cut short"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "files", "holds no weights"),
+    "missing": (lambda f: lose(f, "model.resampler.sampler.0.bias"), FIT, "model.resampler.sampler.0.bias"),
+    "nan": (lambda f: poison(f, "model.language_model.norm.weight"), FIT, "norm.weight.*not finite"),
+    "config": (lambda f: edit(f, "config.json", resampler_hidden_size=16), FIT, "shape"),
     "no config": (lambda f: edit(f, "config.json", stc_stride=[2]), "config", "three steps"),
     "placeholder": (lambda f: edit(f, "config.json", image_token_id=3), "processor", "placeholder of image"),
     "layout": (other_layout, "processor", "layout"),
@@ -131,7 +200,7 @@ def test_the_command(converted, copy, capsys):
     assert out[-1] == "passed" and out[0].startswith("pass  config: ")
     cut(copy)
     assert main(["verify", str(copy), "--weights-only"]) == 1
-    assert "FAIL  weights: " in capsys.readouterr().out
+    assert "FAIL  files: " in capsys.readouterr().out
     assert main(["verify", str(copy / "nowhere")]) == 2
     golden = copy / "golden.jsonl"
     golden.write_text("not json\n")
