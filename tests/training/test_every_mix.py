@@ -1,6 +1,7 @@
 """Every connector with every mix of modalities: a LoRA step in TRL's SFTTrainer, and the questions of `saven eval`."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -124,3 +125,57 @@ def test_questions_about_every_mix(kind, asked, tmp_path, capsys):
     assert {name: one["n"] for name, one in weighed.items()} == dict.fromkeys(
         ("plain", "no-audio", "no-video", "blind"), 4
     )
+
+
+@pytest.fixture(scope="module")
+def aveb(tmp_path_factory):
+    """Files of the published form, as in tests/evaluation/test_published.py, with media that can be read."""
+    folder = tmp_path_factory.mktemp("aveb")
+    questions, matching, spoken = (folder / name for name in ("video-qa", "avm", "asr"))
+    chapter = spoken / "test-clean" / "61" / "70968"
+    for made in (questions / "NExT", matching, chapter):
+        made.mkdir(parents=True)
+    render(questions / "NExT" / "25.mp4")
+    row = {
+        "image": "1101/25.mp4",
+        "question": "what?",
+        "answer": "two",
+        "answer_candidates": ["a", "two", "c", "d", "e"],
+    }
+    (questions / "nextqa_test.json").write_text(json.dumps([row]))
+    shutil.copy(questions / "NExT" / "25.mp4", matching / "clip.mp4")
+    for name in ("clip", "other"):
+        shutil.copy(sound_file(folder, ".wav").path, matching / f"{name}.wav")
+    image_file(matching, ".jpg").rename(matching / "COCO.jpg")
+    pairs = [["x/clip.mp4", "x/clip.wav"], ["x/clip.mp4", "y/other.wav"], ["COCO.jpg", "SpokenCOCO/other.wav"]]
+    rows = [
+        {"image": pair, "question": "Is the audio compatible with the video?", "answer": answer, "text": "..."}
+        for pair, answer in zip(pairs, ("Yes", "No", "No"), strict=True)
+    ]
+    (matching / "audiovisualmatching_combined.json").write_text(json.dumps(rows))
+    (chapter / "61-70968.trans.txt").write_text("61-70968-0000 HE BEGAN\n61-70968-0001 AND SO\n")
+    for number in range(2):
+        shutil.copy(sound_file(folder, ".flac").path, chapter / f"61-70968-000{number}.flac")
+    return folder
+
+
+# Tasks of AVEB: what each item is fed, of (picture, sound), and the figure that the task has.
+AVEB_TASKS = {
+    "video-qa": ([(True, True)], ("choice", "accuracy")),
+    "avm": ([(True, True)] * 3, ("words", "accuracy")),
+    "asr": ([(False, True)] * 2, ("transcript", "word_error_rate")),
+}
+
+
+@pytest.mark.parametrize("task", AVEB_TASKS)
+def test_tasks_of_aveb_run_on_the_causal_qformer(task, aveb, tmp_path, capsys):
+    fed, (form, figure) = AVEB_TASKS[task]
+    model = save_small_model(tmp_path / "model", **KINDS["causal_qformer"])
+    words = ["eval", "--benchmark", f"aveb-{task}", "--data", str(aveb / task), "--model", model, "--device", "cpu"]
+    assert main([*words, "--num-frames", "3", "--max-new-tokens", "4", "--out", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["benchmarks"][f"aveb-{task}"]["plain"]
+    assert found["items"] == len(fed) and found["unreadable"] == 0 and found[form][figure]["n"] == len(fed)
+    items = tmp_path / "run" / "items" / f"aveb-{task}.plain.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    assert [(row["fed"]["frames"] > 0, row["fed"]["audio_seconds"] > 0) for row in rows] == fed
+    assert all("error" not in row for row in rows)
