@@ -1,12 +1,15 @@
 """Cards: what the Hub reads of them, and what people read of what was measured."""
 
+import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
+from saven_hf.app import Settings
 from saven_hf.cards import is_untouched, signed
 from saven_hf.cli import main
 from saven_hf.data.builder import EMBEDDED
@@ -100,7 +103,8 @@ def test_a_card_is_remade_until_a_person_changes_it(tmp_path):
 
 def test_the_card_tells_the_recipe(tmp_path):
     folder = tmp_path / "own"
-    model_folder(folder / "merged" if folder.mkdir() is None else folder)
+    folder.mkdir()
+    model_folder(folder / "merged")
     recipe = "stage: saven\nmodel: me/base\nlearning_rate: 0.0005\nglobal_batch_size: 4\nmax_steps: 7\nvideo: {}\n"
     recipe += "num_train_epochs: 1\nuse_audio: true\nlora: {r: 16, alpha: 32}\n"
     recipe += "data: [{path: me/rows}, {path: /home/me/rows.jsonl}]\n"
@@ -138,6 +142,36 @@ def test_a_space_without_a_card_gets_one(tmp_path):
     (tmp_path / "app.py").unlink()
     with pytest.raises(PushError, match="neither README.md nor app.py"):
         plan_upload(tmp_path, "me/my-space", "space")
+
+
+def test_the_demo_spaces_card_tells_its_limits_and_figures():
+    path = ROOT / "hub_configs" / "build_cards.py"
+    spec = importlib.util.spec_from_file_location("build_cards", path)
+    build_cards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build_cards)
+    text = (ROOT / "spaces" / "savenvideo-demo" / "README.md").read_text(encoding="utf-8")
+    assert text == build_cards.demo_card(), "run `python hub_configs/build_cards.py`"
+    assert SpaceCard(text).data.sdk == "gradio" and SpaceCard(text).data.title == "SAVEnVideo"
+    settings = Settings()
+    assert f"largest and longest upload: {settings.max_megabytes} and {settings.max_seconds} |" in text
+    iid = next(one for one in read_results(TINY) if one.benchmark == "world-iid" and one.form == "choice")
+    assert f"| {iid.text} | {iid.chance_text} |" in text and "## Limits and biases" in text
+
+
+def test_the_readme_has_the_figures_that_were_measured():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    words, choice = (
+        next(
+            one
+            for one in read_results(TINY)
+            if (one.benchmark, one.form, one.kind, one.control) == ("world-iid", form, None, None)
+        )
+        for form in ("words", "choice")
+    )
+    said = re.search(
+        r"answers (\d+) % with all words right, and (\d+) % of multiple choice, where a guess gets (\d+) %", text
+    )
+    assert [*map(int, said.groups())] == [round(100 * one) for one in (words.value, choice.value, choice.chance)]
 
 
 def test_the_shipped_card_is_up_to_date_and_the_hub_can_read_it():

@@ -339,13 +339,15 @@ def _check_dataset(folder: Path, files: dict[str, int], card: dict[str, Any] | N
 
 
 def _is_parquet(path: Path) -> bool:
+    if path.stat().st_size < 12:
+        return False
     with open(path, "rb") as file:
         start = file.read(4)
-        file.seek(-4, os.SEEK_END) if path.stat().st_size >= 12 else None
+        file.seek(-4, os.SEEK_END)
         return start == b"PAR1" == file.read(4)
 
 
-def _check_model(folder: Path, files: dict[str, int], card: dict[str, Any] | None) -> Iterator[str]:
+def _check_model(folder: Path, files: dict[str, int], _: dict[str, Any] | None) -> Iterator[str]:
     if ADAPTER_FILE in files:
         if not any(name in files for name in _ADAPTER_WEIGHTS):
             raise PushError(f"{folder} has {ADAPTER_FILE}, but no weights of an adapter.")

@@ -55,7 +55,7 @@ CONNECTOR = {
 SAMPLING = {"sampling": "fps", "fps": 4.0, "max_frames": 768}
 NOTICE = (
     "this tiny model was trained on the procedural world of shapes and tones (docs/world.md) and knows nothing else; "
-    "for real video, convert VideoLLaMA2.1-7B-AV (docs/peers.md) and pass it as --model."
+    "for real video, take a model that learnt it, such as VideoLLaMA2.1-7B-AV as docs/peers.md converts it."
 )
 
 
