@@ -116,7 +116,7 @@ def test_init_7b_takes_the_parts_over_and_answers(parts, tmp_path):
 
 def test_init_7b_overwrites_nothing(parts, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="already holds a model"):
+    with pytest.raises(FileExistsError, match="already exists"):
         init_7b(tmp_path, vision=parts / "vision", audio=parts / "audio", text=parts / "text")
     assert (tmp_path / "config.json").read_text() == "{}"
 

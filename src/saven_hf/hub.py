@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig
 
+from .peers.checkpoint import fresh_folder, whole_folder
 from .savenvideo import (
     SAVEnVideoBeatsFeatureExtractor,
     SAVEnVideoConfig,
@@ -185,7 +186,7 @@ def init_from(
 
     Args:
         source: folder written by `saven convert videollama2`, of a model that hears, with Qwen2.
-        output_dir: where to write the model folder; must not hold one yet.
+        output_dir: folder to write; it must not hold anything yet.
         settings: fields of `SAVEnVideoConfig` that shall differ from the 7B's.
 
     Returns:
@@ -193,9 +194,9 @@ def init_from(
 
     Raises:
         ModelNotFoundError: `source` is no such model.
-        FileExistsError: `output_dir` holds a model already.
+        FileExistsError: `output_dir` holds something.
     """
-    output = _fresh(output_dir)
+    fresh_folder(output_dir)
     base, donor = load(source, "cpu", dtype)
     if base.config.resampler_type != "stc" or not base.config.has_audio_tower:
         raise ModelNotFoundError(
@@ -232,16 +233,10 @@ def init_from(
             text.hidden_size,
         )
     processor = SAVEnVideoProcessor.from_components(donor.tokenizer, config=config)
-    processor.save_pretrained(output)
-    model.save_pretrained(output, max_shard_size=max_shard_size)
-    return output
-
-
-def _fresh(output_dir: str | os.PathLike) -> Path:
-    output = Path(output_dir)
-    if (output / "config.json").exists():
-        raise FileExistsError(f"{output} already holds a model: choose another folder, or remove it first.")
-    return output
+    with whole_folder(output_dir) as folder:
+        processor.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    return Path(output_dir)
 
 
 def init_7b(
@@ -257,7 +252,7 @@ def init_7b(
     """Assemble the paper's 7B from its published parts (SigLIP, BEATs, Qwen2) and a fresh connector.
 
     Args:
-        output_dir: where to write the model folder; must not hold one yet.
+        output_dir: folder to write; it must not hold anything yet.
         vision: folder or Hub id of a SigLIP (2) checkpoint.
         audio: folder written by `saven convert beats`.
         text: folder or Hub id of the language model.
@@ -268,8 +263,12 @@ def init_7b(
 
     Returns:
         The folder: weights, config, processor, chat template.
+
+    Raises:
+        ModelNotFoundError: a component that is neither a folder nor can be reached.
+        FileExistsError: `output_dir` holds something.
     """
-    output = _fresh(output_dir)
+    fresh_folder(output_dir)
     for part, name in (("vision", vision), ("audio", audio), ("text", text), ("speech", speech)):
         if name is None:
             continue
@@ -288,7 +287,7 @@ def init_7b(
         feature_extractor=SAVEnVideoBeatsFeatureExtractor.from_pretrained(audio),
         **{name: getattr(frames, name) for name in ("sampling", "num_frames", "fps", "max_frames")},
     )
-    output.mkdir(parents=True, exist_ok=True)
-    processor.save_pretrained(output)
-    model.save_pretrained(output, max_shard_size=max_shard_size)
-    return output
+    with whole_folder(output_dir) as folder:
+        processor.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    return Path(output_dir)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import published_videollama2
 import pytest
 import torch
 from batches import gap
@@ -10,9 +11,11 @@ from published_videollama2 import BEATS, FRAMES, SIDE, WIDTH, Published
 from test_convert_beats import MarkerWriter
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from saven_hf import SAVEnVideoConfig
 from saven_hf.cli import main
+from saven_hf.hub import config_folder
 from saven_hf.peers.checkpoint import CheckpointError
-from saven_hf.peers.videollama2 import convert_videollama2
+from saven_hf.peers.videollama2 import _vision_config, convert_videollama2
 
 
 def converted(published, tmp_path, **kwargs):
@@ -67,6 +70,31 @@ def test_converted_weights_compute_the_published_formulas(tmp_path, variant):
         names |= set(torch.load(file, weights_only=True))
     assert names == {name for name in (report.used | report.left_out) if not name.startswith("config.")}
     assert set(report.used.values()) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["spatial_conv", "spatial_pool"])
+def test_connectors_without_stages_between_equal_widths(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(published_videollama2, "VISION", WIDTH)
+    monkeypatch.setitem(published_videollama2.TOWER, "hidden_size", WIDTH)
+    published = Published(tmp_path / "published", kind=kind, audio=None)
+    _, model = converted(published, tmp_path)
+    frames = torch.randn(FRAMES, 3, 14 * SIDE, 14 * SIDE, generator=torch.Generator().manual_seed(1))
+    expected, count = published.logits([5, 6], frames, None, [8, 9])
+    media = {"frame_times": torch.arange(FRAMES)[None] * 500_000, "video_durations": torch.tensor([2_000_000])}
+    ids = torch.tensor([[5, 6] + [model.config.video_token_id] * count + [8, 9]])
+    with torch.no_grad():
+        found = model(input_ids=ids, pixel_values_videos=frames[None], **media).logits[0]
+    assert gap(found[:, : expected.shape[1]], expected) < 1e-4
+
+
+def test_the_published_towers_are_known_by_name():
+    """Against hub_configs/videollama2.1-7b-av, as the released config.json names its tower: by id, or below a path."""
+    shipped = SAVEnVideoConfig.from_pretrained(config_folder("videollama2.1-7b-av")).vision_config
+    for name in ("google/siglip-so400m-patch14-384", "/home/authors/weights/google/siglip-so400m-patch14-384"):
+        assert _vision_config(name, None).to_dict() == shipped.to_dict(), name
+    assert _vision_config("./openai/clip-vit-large-patch14-336", None).model_type == "clip_vision_model"
+    with pytest.raises(CheckpointError, match="neither known"):
+        _vision_config("/somewhere/siglip-so400m-patch14-384", None)
 
 
 def test_sound_alone_and_a_batch_of_all_kinds(tmp_path):
@@ -219,6 +247,13 @@ REFUSED = {
     "unknown part": (change("decoder.weight", torch.zeros(2)), "no known part: decoder.weight"),
     "adapters": (change("base_model.model.x.lora_A.weight", torch.zeros(2)), "LoRA"),
     "not finite": (change("model.norm.weight", torch.full((WIDTH,), math.nan)), "not finite"),
+    "a word for a number": (edit_config(num_frames="many"), "num_frames='many'.*whole number"),
+    "no frames": (edit_config(num_frames=0), "no model we can build.*image_frames"),
+    "no heads": (edit_config(num_attention_heads=0), "no .*we can build"),
+    "a layer too deep": (edit_config(mm_vision_select_layer=-9), "mm_vision_select_layer=-9.* has 3 layers"),
+    "a layer that is a word": (edit_config(mm_vision_select_layer="last"), "mm_vision_select_layer='last'"),
+    "widths that differ": (edit_config(mm_projector_type="spatial_conv"), "as wide as.*24 and 32"),
+    "widths that differ, pooled": (edit_config(mm_projector_type="spatial_pool"), "as wide as.*24 and 32"),
     "wrong shape": (change("model.mm_projector.readout.0.bias", torch.zeros(3)), r"\(3,\).*\(32,\)"),
 }
 

@@ -117,22 +117,34 @@ def test_published_names_are_converted(tmp_path, monkeypatch, capsys):
     state = published(model) | {"fc1.linear.weight": torch.zeros(2, 2), "Layer_0_1.share.weight": torch.zeros(1)}
     torch.save({"net": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "ckpt.pth")
     assert main(["convert", "autoshot", str(tmp_path / "ckpt.pth"), str(tmp_path / "out")]) == 0
-    assert "left out: fc1.linear.weight (for attention" in capsys.readouterr().out
+    assert "left out: fc1.linear.weight (1: for attention" in capsys.readouterr().out
     again = AutoShotModel.from_pretrained(tmp_path / "out").eval()
     frames = torch.randint(0, 256, (1, 60, 3, 27, 48), dtype=torch.uint8)
     with torch.no_grad():
         torch.testing.assert_close(again(frames).logits, model(frames).logits)
 
 
-def test_files_that_are_no_checkpoint(tmp_path):
-    torch.save({"net": {"fc1_0.linear.weight": torch.zeros(3)}}, tmp_path / "shape.pth")
+def test_files_that_are_no_checkpoint(tmp_path, monkeypatch):
+    model = small()
+    monkeypatch.setattr("saven_hf.peers.autoshot.AutoShotConfig", lambda: model.config)
+    state = published(model)
+    torch.save({"net": state | {"fc1_0.linear.weight": torch.zeros(3)}}, tmp_path / "shape.pth")
+    torch.save({"net": state | {"decoder.weight": torch.zeros(3)}}, tmp_path / "unknown.pth")
+    torch.save({"net": {"fc1_0.linear.weight": torch.zeros(3)}}, tmp_path / "lacking.pth")
     torch.save({"net": {}}, tmp_path / "empty.pth")
     (tmp_path / "text.pth").write_text("no")
     for name, problem in (
         ("shape", "has the shape"),
+        ("unknown", "1 tensors of no known part: decoder.weight"),
+        ("lacking", "Missing: "),
         ("empty", "no dictionary"),
         ("text", "was not read"),
         ("x", "no file"),
     ):
         with pytest.raises(CheckpointError, match=problem):
             convert_autoshot(tmp_path / f"{name}.pth", tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        convert_autoshot(tmp_path / "x.pth", tmp_path / "full")

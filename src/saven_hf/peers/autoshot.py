@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from ..pipeline.autoshot import AutoShotConfig, AutoShotModel
-from .beats import CheckpointError
+from .checkpoint import (
+    CheckpointError,
+    ConversionReport,
+    check_fit,
+    fresh_folder,
+    load_tensors_only,
+    some,
+    whole_folder,
+)
 
 
 # Published name of a module -> ours, beside the blocks.
@@ -26,44 +31,19 @@ _MODULES = {
 _BLOCK = re.compile(r"^Layer_(?P<number>[0-5])_\d+\.(?P<rest>.+)$")
 _BRANCH = re.compile(r"^conv_blocks\.(?P<branch>\d+)\.layers\.(?P<layer>[01])$")
 _NOT_USED = {"fc1.linear": "for attention, of which the best network has no layers"}
-
-
-@dataclass
-class AutoShotConversionReport:
-    """What became of a checkpoint: every published key is either in `used` or in `left_out`."""
-
-    output_dir: str
-    used: dict[str, str] = field(default_factory=dict)  # published key -> ours
-    left_out: dict[str, str] = field(default_factory=dict)  # published key -> why
-    num_parameters: int = 0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.used)} tensors converted, {self.num_parameters / 1e6:.1f} M parameters, in {self.output_dir}"
-        ]
-        return "\n".join(lines + [f"left out: {name} ({reason})" for name, reason in self.left_out.items()])
+_NOT_OF_THE_BEST = "of a block of the search space that the published best network has not"
 
 
 def load_autoshot_checkpoint(checkpoint: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The tensors of a published file, on the CPU; nothing in it is run.
 
     Raises:
-        CheckpointError: there is no such file, it holds more than tensors, or it is no AutoShot checkpoint.
+        CheckpointError: see `load_tensors_only`; or it is no AutoShot checkpoint.
     """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} was not read: it asks for more than tensors and plain containers, which could run code."
-        ) from None
-    except Exception as error:  # torch answers a broken or foreign file with whatever its readers stumble on
-        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__}).") from None
+    content = load_tensors_only(checkpoint)
     net = content.get("net", content) if isinstance(content, dict) else None
     if not isinstance(net, dict) or not all(isinstance(one, torch.Tensor) for one in net.values()) or not net:
-        raise CheckpointError(f"{path} has no dictionary `net` of tensors: it is no AutoShot checkpoint.")
+        raise CheckpointError(f"{checkpoint} has no dictionary `net` of tensors: it is no AutoShot checkpoint.")
     return {key.removeprefix("module."): tensor for key, tensor in net.items()}
 
 
@@ -88,42 +68,43 @@ def _our_key(key: str, shared: list[bool]) -> str | None:
     return f"blocks.{number}.branches.{branch['branch']}.{part}.{parameter}"
 
 
-def convert_autoshot(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) -> AutoShotConversionReport:
+def convert_autoshot(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) -> ConversionReport:
     """Convert a published AutoShot file to a folder that `saven build --shots` takes.
 
     Args:
         checkpoint: the authors' `.pth` file.
-        output_dir: folder to write config.json and model.safetensors to.
+        output_dir: folder to write config.json and model.safetensors to; it must not hold anything yet.
 
     Returns:
         The report of what was used and what was left out.
 
     Raises:
-        CheckpointError: the file is unsafe or damaged, or not a complete AutoShot network.
+        CheckpointError: the file is unsafe or damaged, or not a complete AutoShot network. Nothing is written then.
+        FileExistsError: `output_dir` holds something.
     """
+    fresh_folder(output_dir)
     state = load_autoshot_checkpoint(checkpoint)
     config = AutoShotConfig()
-    model = AutoShotModel(config)
-    expected = model.state_dict()
-    report = AutoShotConversionReport(str(output_dir))
+    with torch.device("meta"):
+        model = AutoShotModel(config)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    report = ConversionReport(str(output_dir))
     converted: dict[str, torch.Tensor] = {}
+    unknown = []
     for key, tensor in state.items():
-        target = _our_key(key, list(config.shared))
+        target, reason = _our_key(key, list(config.shared)), _NOT_USED.get(key.rpartition(".")[0])
         if target in expected:
-            if expected[target].shape != tensor.shape:
-                raise CheckpointError(
-                    f"{key} has the shape {tuple(tensor.shape)}, but the network has {tuple(expected[target].shape)}."
-                )
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{key} holds values that are not finite.")
             converted[target] = tensor.clone()
             report.used[key] = target
+        elif reason is not None or target is not None:
+            report.left_out[key] = reason or _NOT_OF_THE_BEST
         else:
-            report.left_out[key] = _NOT_USED.get(key.rpartition(".")[0], "no part of the published best network")
-    missing = [key for key in expected if key not in converted]
-    if missing:
-        raise CheckpointError(f"The checkpoint lacks {len(missing)} tensors of the network, such as {missing[0]}.")
-    model.load_state_dict(converted)
+            unknown.append(key)
+    if unknown:
+        raise CheckpointError(f"The checkpoint has {len(unknown)} tensors of no known part: {some(unknown)}.")
+    check_fit(converted, expected, "AutoShot's published best network")
+    model.load_state_dict(converted, assign=True)
     report.num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    model.save_pretrained(output_dir)
+    with whole_folder(output_dir) as folder:
+        model.save_pretrained(folder)
     return report

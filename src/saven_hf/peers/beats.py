@@ -12,7 +12,15 @@ import torch
 from ..savenvideo.configuration_beats import SAVEnVideoBeatsConfig
 from ..savenvideo.feature_extraction_beats import SAVEnVideoBeatsFeatureExtractor
 from ..savenvideo.modeling_beats import SAVEnVideoBeatsModel
-from .checkpoint import CheckpointError, ConversionReport, check_fit, load_tensors_only, some
+from .checkpoint import (
+    CheckpointError,
+    ConversionReport,
+    check_fit,
+    fresh_folder,
+    load_tensors_only,
+    some,
+    whole_folder,
+)
 
 
 # Published cfg name -> ours, with the default of the published BEATsConfig, which applies where a cfg leaves it out.
@@ -217,14 +225,18 @@ def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) 
 
     Args:
         checkpoint: Microsoft's file, pre-trained or fine-tuned; the classification head of the latter is left out.
-        output_dir: folder to write `config.json`, `model.safetensors` and `preprocessor_config.json` to.
+        output_dir: folder to write `config.json`, `model.safetensors` and `preprocessor_config.json` to; it must not
+            hold anything yet.
 
     Returns:
         The report of what was used and what was left out.
 
     Raises:
-        CheckpointError: the file is unsafe, damaged, or does not describe one complete BEATs encoder.
+        CheckpointError: the file is unsafe, damaged, or does not describe one complete BEATs encoder. Nothing is
+            written then.
+        FileExistsError: `output_dir` holds something.
     """
+    fresh_folder(output_dir)
     content = load_beats_checkpoint(checkpoint)
     config, left_out = beats_config(content["cfg"])
     report = ConversionReport(output_dir=str(output_dir), left_out=left_out)
@@ -242,8 +254,8 @@ def convert_beats(checkpoint: str | os.PathLike, output_dir: str | os.PathLike) 
     model.load_state_dict(converted, assign=True)
     report.num_parameters = sum(parameter.numel() for parameter in model.parameters())
     config.dtype = converted["encoder.layer_norm.weight"].dtype
-    model.save_pretrained(output_dir)
-    SAVEnVideoBeatsFeatureExtractor(feature_size=config.num_mel_bins, patch_size=config.patch_size).save_pretrained(
-        output_dir
-    )
+    extractor = SAVEnVideoBeatsFeatureExtractor(feature_size=config.num_mel_bins, patch_size=config.patch_size)
+    with whole_folder(output_dir) as folder:
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder)
     return report

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -47,6 +47,12 @@ class ConversionReport:
             by_reason.setdefault(reason, []).append(name)
         lines += [f"left out: {some(names)} ({len(names)}: {reason})" for reason, names in by_reason.items()]
         return "\n".join([*lines, *self.notes])
+
+    def write(self, folder: str | os.PathLike, source: str | os.PathLike, model_type: str) -> None:
+        """Put it into the converted folder, as `conversion.json`; of the source its name alone."""
+        facts = {"source": Path(source).name, "model_type": model_type, **asdict(self)}
+        facts.pop("output_dir")
+        Path(folder, "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def some(names: Iterable[str]) -> str:
@@ -177,13 +183,14 @@ def check_fit(
             raise CheckpointError(
                 f"{name} has the shape {tuple(tensor.shape)}, but {what} asks for {tuple(expected[name])}."
             )
+        if name.endswith("num_batches_tracked"):
+            continue  # the counter of a batch norm
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise CheckpointError(f"{name} holds values that are not finite floating-point numbers.")
 
 
-@contextmanager
-def whole_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
-    """A folder beside `output_dir` to write into, which takes its place when all is written, and is gone if not.
+def fresh_folder(output_dir: str | os.PathLike) -> Path:
+    """A folder that may be written: to be asked before gigabytes are read.
 
     Raises:
         FileExistsError: `output_dir` holds something already.
@@ -191,6 +198,17 @@ def whole_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
     output = Path(output_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} already exists: choose another folder, or remove it first.")
+    return output
+
+
+@contextmanager
+def whole_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
+    """A folder beside `output_dir` to write into, which takes its place when all is written, and is gone if not.
+
+    Raises:
+        FileExistsError: see `fresh_folder`.
+    """
+    output = fresh_folder(output_dir)
     partial = output.with_name(f"{output.name}.partial")
     rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -7,12 +7,9 @@ released config/test.yaml. The file is read as data only.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +23,15 @@ from ..savenvideo import (
     SAVEnVideoForConditionalGeneration,
     SAVEnVideoProcessor,
 )
-from .checkpoint import CheckpointError, ConversionReport, check_fit, read_state_dict, some, whole_folder
+from .checkpoint import (
+    CheckpointError,
+    ConversionReport,
+    check_fit,
+    fresh_folder,
+    read_state_dict,
+    some,
+    whole_folder,
+)
 
 
 STEP_SECONDS = 0.5
@@ -157,10 +162,8 @@ def convert_video_salmonn(
         ModelNotFoundError: a component that is neither a folder nor can be reached.
         FileExistsError: `output_dir` holds something already.
     """
+    fresh_folder(output_dir)
     report = ConversionReport(output_dir=str(output_dir))
-    output = Path(output_dir)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} already exists: choose another folder, or remove it first.")
     state = read_state_dict(source)
     connector, settings, adapters = convert_state_dict(state, report, groupsize, num_attention_heads)
     dtype = dtype or connector["output_projection.weight"].dtype
@@ -191,9 +194,7 @@ def convert_video_salmonn(
     with whole_folder(output_dir) as folder:
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         processor.save_pretrained(folder)
-        facts = {"source": Path(source).name, "model_type": "video-salmonn", **asdict(report)}
-        facts.pop("output_dir")
-        (folder / "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        report.write(folder, source, "video-salmonn")
     return report
 
 
@@ -305,7 +306,7 @@ def _settings(connector: Mapping[str, torch.Tensor], groupsize: int, heads: int)
             f"{low} and {queries} queries are of no two resolutions of a window of {groupsize} steps: give the "
             "`groupsize` of the checkpoint's config."
         )
-    if size % heads:
+    if heads < 1 or size % heads:
         raise CheckpointError(
             f"A Q-Former of width {size} has no {heads} heads: give the `num_attention_heads` it was made with."
         )

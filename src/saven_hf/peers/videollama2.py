@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .checkpoint import (
     CheckpointError,
     ConversionReport,
     check_fit,
+    fresh_folder,
     read_folder,
     read_json,
     read_state_dict,
@@ -173,6 +174,7 @@ def convert_videollama2(
         FileExistsError: `output_dir` holds something.
     """
     source = Path(source)
+    fresh_folder(output_dir)
     if not source.is_dir():
         raise CheckpointError(f"There is no folder {source}: download the checkpoint first.")
     published = read_json(source / "config.json")
@@ -193,22 +195,25 @@ def convert_videollama2(
     template = _chat_template(tokenizer, kind, report)
     _add_placeholders(parts, text, tokenizer)
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDER_TOKENS.items()}
-    num_frames = int(published.get("num_frames") or 8)
-    config = SAVEnVideoConfig(
-        vision_config=vision_config,
-        audio_config=audio_config,
-        has_audio_tower=audio_config is not None,
-        text_config=text,
-        resampler_hidden_size=text.hidden_size,
-        vision_feature_layer=int(published.get("mm_vision_select_layer", -2)),
-        image_frames=num_frames,
-        **_normalisation(vision_config),
-        **_connector_settings(published),
-        **PUBLISHED_SETTINGS,
-        **ids,
-    )
-    with torch.device("meta"):
-        model = SAVEnVideoForConditionalGeneration(config)
+    num_frames = _whole_number(published, "num_frames", 8)
+    layer = _vision_layer(published, vision_config)
+    connector = _connector_settings(published, vision_config.hidden_size, text.hidden_size)
+    with _building("model"):
+        config = SAVEnVideoConfig(
+            vision_config=vision_config,
+            audio_config=audio_config,
+            has_audio_tower=audio_config is not None,
+            text_config=text,
+            resampler_hidden_size=text.hidden_size,
+            vision_feature_layer=layer,
+            image_frames=num_frames,
+            **_normalisation(vision_config),
+            **connector,
+            **PUBLISHED_SETTINGS,
+            **ids,
+        )
+        with torch.device("meta"):
+            model = SAVEnVideoForConditionalGeneration(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tied = ("lm_head.weight",) if text.tie_word_embeddings else ()
     check_fit(parts.converted, expected, f"a {published['model_type']} of this config", optional=tied)
@@ -234,9 +239,7 @@ def convert_videollama2(
     with whole_folder(output_dir) as folder:
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         processor.save_pretrained(folder)
-        facts = {"source": source.name, "model_type": published["model_type"], **asdict(report)}
-        facts.pop("output_dir")
-        (folder / "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        report.write(folder, source, published["model_type"])
     return report
 
 
@@ -297,10 +300,38 @@ def _text_config(kind: str, published: dict[str, Any], report: ConversionReport)
     read = {"model_type", "num_frames", *(name for name in published if name.startswith("mm_"))}
     for name in published.keys() - fields.keys() - read:
         report.left_out[f"config.{name}"] = "no field of the model"
-    try:
+    with _building(kind):
         return cls.from_dict(fields)
-    except Exception as error:  # strict configs wrap what their fields refuse
-        raise CheckpointError(f"The checkpoint's config.json describes no {kind} we can build: {error}") from error
+
+
+@contextmanager
+def _building(what: str) -> Iterator[None]:
+    """Tells of a config that nothing can be built of. Strict configs wrap what their fields refuse, and what they take
+    may still fit no model, in whatever way that shows."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"The checkpoint's config.json describes no {what} we can build ({said}).") from error
+
+
+def _whole_number(published: dict[str, Any], name: str, default: int) -> int:
+    value = published.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CheckpointError(f"The checkpoint's config.json has {name}={value!r}: a whole number was expected.")
+    return value
+
+
+def _vision_layer(published: dict[str, Any], vision: PreTrainedConfig) -> int:
+    layer, layers = _whole_number(published, "mm_vision_select_layer", -2), vision.num_hidden_layers
+    if not -layers - 1 <= layer <= layers:
+        raise CheckpointError(
+            f"The checkpoint's config.json has mm_vision_select_layer={layer}, but its vision tower has {layers} "
+            "layers, and what enters the first."
+        )
+    return layer
 
 
 def _vision_config(name: str | None, vision: str | os.PathLike | None) -> PreTrainedConfig:
@@ -445,14 +476,21 @@ def _convert_rest(parts: _Parts) -> None:
         raise CheckpointError(f"The checkpoint has {len(unknown)} tensors of no known part: {some(unknown)}.")
 
 
-def _connector_settings(published: dict[str, Any]) -> dict[str, Any]:
+def _connector_settings(published: dict[str, Any], vision_width: int, text_width: int) -> dict[str, Any]:
     projector = published.get("mm_projector_type", "linear")
     if projector not in PROJECTORS:
         raise CheckpointError(f"mm_projector_type is {projector!r}; converted are {', '.join(PROJECTORS)}.")
+    settings = PROJECTORS[projector]
+    if settings.get("stc_depth") == 0 and vision_width != text_width:
+        # Without stages nothing leads from one width to the other: the published class cannot run so either.
+        raise CheckpointError(
+            f"mm_projector_type is {projector!r}, which needs a vision tower as wide as the language model; they are "
+            f"{vision_width} and {text_width}."
+        )
     audio_projector = published.get("mm_projector_a_type", "mlp2x_gelu")
     if audio_projector != "mlp2x_gelu":
         raise CheckpointError(f"mm_projector_a_type is {audio_projector!r}; converted is 'mlp2x_gelu'.")
-    return PROJECTORS[projector]
+    return settings
 
 
 def _normalisation(vision: PreTrainedConfig) -> dict[str, Any]:
