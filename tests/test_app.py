@@ -5,18 +5,25 @@ import io
 import json
 import pickle
 import re
+import shutil
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from kinds import KINDS
 from PIL import Image
+from small import small_model
 
 import saven_hf
 from saven_hf.app import AppError, Settings, engine, examples, serve, words
 from saven_hf.app.axis import COLUMNS, axis_html, rows_html
 from saven_hf.app.engine import Ask, Encoded, Engine, Said
+from saven_hf.app.page import build_page, look, look_after
 from saven_hf.app.visits import Column, Turn, Visit, Visits
 from saven_hf.ask import Answer, Fed
 from saven_hf.cli import main
@@ -204,6 +211,42 @@ def test_an_answer_that_fails_leaves_no_turn(visit, clip):
     assert visit.turns == [] and visit.plain(error.value) == "clip.mp4: gone"
 
 
+@pytest.mark.parametrize("how", ["stopped", "closed"])
+def test_a_stopped_turn_stays_as_far_as_it_came(visit, clip, how):
+    """By the button, or because nobody takes the pieces any more; the model stops, and the next question is asked."""
+    visit.open_upload(clip)
+    left = []
+
+    def answer(ask):
+        try:
+            yield "half an"
+            yield " answer"
+            yield said("half an answer")
+        finally:
+            left.append(ask.without)
+
+    turns = visit.ask("What?", ("sound",), answer)
+    next(turns), next(turns)
+    if how == "stopped":
+        visit.stop()
+        assert list(turns) == []
+    else:
+        turns.close()
+    del turns
+    (turn,) = visit.turns
+    assert turn.done and turn.stopped and left == [""]
+    html = words.chat_html(visit.turns)
+    assert (
+        "half an" in html and 'aria-busy="false"' in html and html.count("(stopped)") == 2 and "watching" not in html
+    )
+    (told,) = visit.as_json("tiny")["turns"]
+    assert told["stopped"] and [one["answer"] for one in told["answers"]] == ["half an", ""]
+    visit.stop()
+    *_, whole = visit.ask("And?", (), answer)
+    visit.stop()
+    assert whole.done and not whole.stopped and len(visit.turns) == 2
+
+
 def test_what_cannot_be_asked(visit, tmp_path, clip):
     def asked(question, *off):
         return list(visit.ask(question, off, lambda ask: iter([said("a")])))
@@ -276,8 +319,57 @@ def test_files_are_removed(tmp_path, clip):
     assert visits.of("three").folder.is_dir() and not left.exists() and len(visits) == 1
 
 
+def test_idle_visitors_are_forgotten_when_nobody_comes(tmp_path, clip):
+    visits, stopped = Visits(tmp_path, Settings()), threading.Event()
+    busy, idle = visits.of("busy"), visits.of("idle")
+    for visit in (busy, idle):
+        visit.open_upload(clip)
+    looking = threading.Thread(target=look_after, args=(visits, stopped, 0.01))
+    looking.start()
+    idle.used -= visits.settings.idle_seconds
+    deadline = time.monotonic() + WAIT
+    while idle.folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.set()
+    looking.join(WAIT)
+    assert not looking.is_alive() and not idle.folder.exists() and busy.video.is_file() and len(visits) == 1
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The engine, with the embedded model
+
+
+# What can be switched off, of every kind of model: what makes no difference cannot.
+KINDS_OF_PARTS = {
+    "avts": ("sound", "picture", "time"),
+    "joint": ("sound",),
+    "mlp": ("sound", "picture", "time"),
+    "stc": ("sound", "picture", "time"),
+    "stc as published": ("sound", "picture"),
+    "causal_qformer as published": ("sound", "picture"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PARTS)
+def test_only_what_makes_a_difference_can_be_switched_off(kind, clip):
+    model, processor = small_model(**KINDS[kind])
+    engine = Engine((model, processor))
+    assert engine.parts == KINDS_OF_PARTS[kind]
+    fed = {}
+    for without in ("", *engine.parts):
+        _, end = ask_all(engine, Ask(str(clip), "What?", without, max_new_tokens=1))
+        fed[without] = (end.fed.frames, end.fed.audio_seconds, end.fed.frame_times)
+    assert all(fed[without] != fed[""] for without in engine.parts)
+
+
+def test_a_model_without_ears_has_no_sound_to_switch_off():
+    model, processor = small_model(has_audio_tower=False)
+    assert Engine((model, processor)).parts == ("time",)
+
+
+@pytest.mark.parametrize("sees, hears, parts", [("video", "beside", ("sound", "picture")), ("video", None, ())])
+def test_what_can_be_taken_from_a_peer(sees, hears, parts):
+    assert Engine(SimpleNamespace(sees=sees, hears=hears), "peer").parts == parts
 
 
 def ask_all(engine, ask):
@@ -338,8 +430,6 @@ def test_errors_come_out_where_pieces_do(tiny, tmp_path):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The page, served in this process."""
-    from saven_hf.app.page import build_page, look
-
     folder = tmp_path_factory.mktemp("page")
     settings = Settings(max_megabytes=5, max_seconds=60, max_new_tokens=24)
     visits = Visits(folder, settings)
@@ -403,6 +493,101 @@ def test_a_program_uploads_and_is_told_what_is_wrong(client, clip, tmp_path):
         client.predict(" ", True, True, True, api_name="/ask")
     data, *_ = client.predict("What is seen?", True, True, True, api_name="/ask")
     assert data["answers"][0]["fed"]["frames"] == 48
+
+
+def test_the_block_of_the_docs_runs(address, clip, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "app.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert "http://127.0.0.1:7860" in block
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    exec(
+        compile(
+            block.replace("http://127.0.0.1:7860/", address).replace("http://127.0.0.1:7860", address), "docs", "exec"
+        ),
+        {},
+    )
+    said = capsys.readouterr().out
+    assert "'without': 'sound'" in said and "What is heard from 3 to 6 s?" in said
+
+
+def test_who_comes_when_the_queue_is_full_is_asked_to_try_again(tmp_path):
+    """One is answered, one waits, and the third is told at once."""
+    from gradio_client import Client
+
+    started, going_on = threading.Event(), threading.Event()
+
+    def slow(ask):
+        started.set()
+        assert going_on.wait(WAIT)
+        yield said("an answer")
+
+    settings = Settings(max_waiting=1)
+    visits = Visits(tmp_path, settings)
+    page = build_page(SimpleNamespace(parts=engine.PARTS, name="slow", notice=""), settings, visits, slow)
+    _, url, _ = page.launch(
+        prevent_thread_lock=True, quiet=True, ssr_mode=False, allowed_paths=[str(tmp_path)], **look()
+    )
+    try:
+        clients = [Client(url, verbose=False, httpx_kwargs={"timeout": WAIT}) for _ in range(3)]
+        for client in clients:
+            client.predict(examples.EXAMPLES[0].title, api_name="/open_example")
+
+        def ask(client):
+            return client.submit("What?", True, True, True, api_name="/ask")
+
+        first = ask(clients[0])
+        assert started.wait(WAIT)
+        second = ask(clients[1])
+        deadline = time.monotonic() + WAIT
+        while len(page._queue) < 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(Exception, match="(?i)queue is full"):
+            ask(clients[2]).result(timeout=WAIT)
+        going_on.set()
+        for job in (first, second):
+            assert job.result(timeout=WAIT)[0]["answers"][0]["answer"] == "an answer"
+    finally:
+        going_on.set()
+        page.close()
+
+
+ZERO_GPU = """
+import json, pickle, sys, types
+
+asked = []
+
+
+def GPU(duration):
+    def wrap(function):
+        def elsewhere(*given):
+            asked.append(duration)
+            for piece in function(*pickle.loads(pickle.dumps(given))):  # as from and to another process
+                yield pickle.loads(pickle.dumps(piece))
+
+        return elsewhere
+
+    return wrap
+
+
+sys.modules["spaces"] = types.SimpleNamespace(GPU=GPU)
+from saven_hf.app import engine
+
+started = engine.start(device="cpu")
+*pieces, first = engine.answer(engine.Ask(sys.argv[1], "What is seen?", max_new_tokens=4))
+*_, second = engine.answer(engine.Ask("not read", "What is seen?", encoded=first.encoded, max_new_tokens=4))
+texts = ["".join(pieces).strip(), first.answer.answer, second.answer.answer]
+print(json.dumps({"asked": asked, "texts": texts, "frames": first.fed.frames}))
+"""
+
+
+def test_on_zerogpu_answers_come_from_the_decorated_function(clip):
+    """With a stand-in for HuggingFace's `spaces`: what goes in and out survives the way to another process."""
+    done = subprocess.run([sys.executable, "-c", ZERO_GPU, str(clip)], capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["asked"] == [engine.GPU_SECONDS] * 2 and told["frames"] == 48
+    assert len(set(told["texts"])) == 1 and told["texts"][0]
 
 
 def test_names_of_the_api(client):

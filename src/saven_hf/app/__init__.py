@@ -4,9 +4,9 @@
 
     serve(Settings(model="me/savenvideo-7b"))
 
-A video is decoded and encoded once, however many questions follow. `engine` answers, `visits` keeps what a visitor
-opened and asked, `examples` makes videos whose answers are known, `axis` and `words` say it in HTML, `page` lays it
-out with gradio, which is optional (`pip install "saven-hf[app]"`).
+A video is decoded and encoded once, however many questions follow, unless the model's tokens depend on the question.
+`engine` answers, `visits` keeps what a visitor opened and asked, `examples` makes videos whose answers are known,
+`axis` and `words` say it in HTML, `page` lays it out with gradio, which is optional (`pip install "saven-hf[app]"`).
 """
 
 from __future__ import annotations

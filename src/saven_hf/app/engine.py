@@ -91,13 +91,22 @@ class Engine:
         self.notice = (model[0].config.notice or "") if self.own else ""
         # Models whose tokens depend on the question encode anew for each, by a path that takes whole files only.
         self.joint = self.own and model[0].model.resampler.joint
-        self.parts = PARTS if self.own and not self.joint else ("sound",) if self.own else ("sound", "picture")
+        self.parts = tuple(part for part in PARTS if part in self._removable())
+
+    def _removable(self) -> set[str]:
+        """What makes a difference when it is missing; of picture and sound, something has to be left."""
+        if not self.own:
+            return {"sound", "picture"} if self.model.sees and self.model.hears else set()
+        config = self.model[0].config
+        streams = {"sound", "picture"} if config.has_audio_tower else set()
+        time = {"time"} if config.uses_time else set()
+        return streams - {"picture"} if self.joint else streams | time
 
     def answer(self, ask: Ask) -> Iterator[str | Said]:
         """Pieces of text as they come, then `Said`. When the iterator is closed, the model stops.
 
         Raises:
-            MediaError, QuestionError, AppError: something the visitor can mend.
+            MediaError, QuestionError, PeerError, AppError: something the visitor can mend.
         """
         pieces: queue.Queue = queue.Queue()
         stopped = threading.Event()
@@ -173,7 +182,10 @@ class Engine:
         decoded = time.perf_counter() - start
         session = PeerSession(material, self.model)
         session.fed.seconds["decode"] = decoded
-        heard = [] if material.waveform is None else [(0.0, material.seconds)]
+        # From the medium's start on, with silence before a track that begins later, to where its samples end.
+        heard = []
+        if material.waveform is not None:
+            heard = [(0.0, len(material.waveform) / self.model.listener.sampling_rate)]
         return session, Encoded(material, material.frame_times, heard)
 
 

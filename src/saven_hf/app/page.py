@@ -7,6 +7,8 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -20,24 +22,9 @@ from .visits import MENDABLE, Visit, Visits, look_at_example
 
 _STATIC = Path(__file__).parent / "static"
 # Extensions are a help for the file dialog alone; what a file is, its content tells.
-_UPLOADS = [
-    ".mp4",
-    ".mov",
-    ".m4v",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".ts",
-    ".flv",
-    ".ogg",
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".m4a",
-]
+_UPLOADS = ".mp4 .mov .m4v .mkv .webm .avi .mpg .ts .flv .ogg .wav .flac .mp3 .m4a".split()
 _CLEAN_EVERY, _UPLOADS_LIVE = 300, 900  # seconds; gradio's own copies of what was uploaded or downloaded
-_TAKEN_AWAY = {"sound": "Sound", "picture": "Picture", "time": "Time"}
+_LOOK_AFTER = 60  # seconds; how often idle visitors are looked for
 
 
 def build_page(engine: Engine, settings: Settings, visits: Visits, answer=engines.answer) -> gr.Blocks:
@@ -74,13 +61,13 @@ def build_page(engine: Engine, settings: Settings, visits: Visits, answer=engine
 
     def open_example(title: str | None, request: gr.Request):
         visit = visit_of(request)
-        with _told(visit):
+        with told_to(visit):
             visit.open_example(example_named(title), visits.examples)
         return opened(visit)
 
     def open_video(path: str | None, request: gr.Request):
         visit = visit_of(request)
-        with _told(visit):
+        with told_to(visit):
             if path is None:
                 raise AppError("There is no file: choose one to upload.")
             visit.open_upload(path)
@@ -101,6 +88,11 @@ def build_page(engine: Engine, settings: Settings, visits: Visits, answer=engine
         except MENDABLE as error:
             yield [None, words.chat_html(visit.turns), *[gr.skip()] * 3]  # without the turn that failed
             raise _message(visit, error) from error
+
+    def stop_answer(request: gr.Request):
+        visit = visit_of(request)
+        visit.stop()
+        return [words.chat_html(visit.turns), visit.rows(), visit.write_json(engine.name)]
 
     def conversation(request: gr.Request):
         return visit_of(request).as_json(engine.name)
@@ -137,12 +129,13 @@ def build_page(engine: Engine, settings: Settings, visits: Visits, answer=engine
                 )  # fmt: skip
                 gr.HTML(
                     '<p class="hint">Switch a part off to see beside the answer with everything what it is without '
-                    "that part.</p>"
+                    "that part.</p>",
+                    visible=bool(engine.parts),
                 )
                 with gr.Row(elem_id="parts"):
                     parts = [
                         gr.Checkbox(
-                            True, label=_TAKEN_AWAY[part], elem_id=f"part-{part}", container=False, min_width=80,
+                            True, label=part.capitalize(), elem_id=f"part-{part}", container=False, min_width=80,
                             visible=part in engine.parts,
                         )
                         for part in PARTS
@@ -160,24 +153,19 @@ def build_page(engine: Engine, settings: Settings, visits: Visits, answer=engine
             [go.click, question.submit], ask, [question, *parts], [data, chat, rows, fed, download], api_name="ask",
             concurrency_limit=1, show_progress="minimal", show_progress_on=[fed],
         )  # fmt: skip
-        stop.click(None, cancels=asking)
+        stop.click(stop_answer, None, [chat, rows, download], cancels=asking, api_visibility="private", queue=False)
         ending.click(conversation, None, data, api_name="conversation")
         page.unload(leave)
     return page.queue(max_size=settings.max_waiting)
 
 
-class _told:
+@contextmanager
+def told_to(visit: Visit) -> Iterator[None]:
     """Turns errors that a visitor can mend into messages on the page."""
-
-    def __init__(self, visit: Visit):
-        self.visit = visit
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, MENDABLE):
-            raise _message(self.visit, error) from error
+    try:
+        yield
+    except MENDABLE as error:
+        raise _message(visit, error) from error
 
 
 def _message(visit: Visit, error: Exception) -> gr.Error:
@@ -226,6 +214,8 @@ def run(settings: Settings, host: str | None = None, port: int | None = None) ->
         # The first visitor shall not wait for examples to be made.
         making = threading.Thread(target=make_examples, args=(visits.examples, stopped), name="saven-examples")
         making.start()
+        looking = threading.Thread(target=look_after, args=(visits, stopped), name="saven-idle", daemon=True)
+        looking.start()
         try:
             page.launch(
                 server_name=host,
@@ -241,6 +231,13 @@ def run(settings: Settings, host: str | None = None, port: int | None = None) ->
             stopped.set()
             page.close()
             making.join()
+            looking.join()
+
+
+def look_after(visits: Visits, stopped: threading.Event, every: float = _LOOK_AFTER) -> None:
+    """Forget idle visitors until the page stops, whether or not somebody comes."""
+    while not stopped.wait(every):
+        visits.forget_idle()
 
 
 def make_examples(folder: Path, stopped: threading.Event) -> None:

@@ -57,6 +57,7 @@ class Turn:
     Attributes:
         asked: times that the question names, in seconds.
         truth: the known answer, in words; true: when it happens, in seconds.
+        stopped: whether it was ended before all was answered; what had come of it stays.
     """
 
     question: str
@@ -64,10 +65,11 @@ class Turn:
     asked: list[list[float]] = field(default_factory=list)
     truth: str | None = None
     true: list[list[float]] = field(default_factory=list)
+    stopped: bool = False
 
     @property
     def done(self) -> bool:
-        return all(column.fed is not None for column in self.columns)
+        return self.stopped or all(column.fed is not None for column in self.columns)
 
     def as_json(self) -> dict[str, Any]:
         answers = [
@@ -80,7 +82,13 @@ class Turn:
             }
             for column in self.columns
         ]
-        return {"question": self.question, "asked": self.asked, "known_answer": self.truth, "answers": answers}
+        return {
+            "question": self.question,
+            "asked": self.asked,
+            "known_answer": self.truth,
+            "stopped": self.stopped,
+            "answers": answers,
+        }
 
 
 class Look(NamedTuple):
@@ -175,12 +183,8 @@ class Visit:
         self._remove_file()
         self._forget()
         self.video, self.name, self.example = path, name, example
-        self.seconds, self.has_picture, self.has_sound, self.axis = (
-            found.seconds,
-            found.picture,
-            found.sound,
-            found.axis,
-        )
+        self.seconds, self.axis = found.seconds, found.axis
+        self.has_picture, self.has_sound = found.picture, found.sound
 
     def ask(
         self,
@@ -195,10 +199,11 @@ class Visit:
             answer: what answers, see `engine.answer`.
 
         Yields:
-            The turn, again with every piece of an answer. It is taken out of the conversation if an error ends it.
+            The turn, again with every piece of an answer. An error takes it out of the conversation; `stop`, or
+            closing the iterator, ends it as far as it has come.
 
         Raises:
-            MediaError, QuestionError, AppError: something the visitor can mend.
+            MediaError, QuestionError, PeerError, AppError: something the visitor can mend.
         """
         if self.video is None:
             raise AppError("There is no video yet: pick an example, or upload one.")
@@ -220,6 +225,8 @@ class Visit:
                 encoded = self.encoded.get(column.without)
                 ask = Ask(str(self.video), question, column.without, encoded, self.settings.max_new_tokens)
                 for piece in answer(ask):
+                    if turn.stopped:
+                        return
                     if isinstance(piece, Said):
                         self._finish(column, piece.answer, piece.fed)
                         if piece.encoded is not None:
@@ -234,7 +241,14 @@ class Visit:
                 self.turns.remove(turn)
             raise
         finally:
+            if not turn.done:
+                turn.stopped = True
             self.used = time.monotonic()
+
+    def stop(self) -> None:
+        """End the turn that is being answered, if there is one."""
+        if self.turns and not self.turns[-1].done:
+            self.turns[-1].stopped = True
 
     @staticmethod
     def _finish(column: Column, answer: Answer, fed: Fed) -> None:
@@ -311,8 +325,8 @@ class Visits:
 
     def of(self, session: str) -> Visit:
         """The visit of a session; a new one if there is none."""
+        self.forget_idle()
         with self._lock:
-            self._forget_idle()
             if session not in self._visits:
                 self._visits[session] = Visit(Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder)), self.settings)
             visit = self._visits[session]
@@ -326,10 +340,13 @@ class Visits:
         if visit is not None:
             visit.close()
 
-    def _forget_idle(self) -> None:
+    def forget_idle(self) -> None:
+        """Remove what those opened who have asked nothing for long."""
         oldest = time.monotonic() - self.settings.idle_seconds
-        for session in [session for session, visit in self._visits.items() if visit.used < oldest]:
-            self._visits.pop(session).close()
+        with self._lock:
+            idle = [session for session, visit in self._visits.items() if visit.used < oldest]
+        for session in idle:
+            self.close(session)
 
 
 def _seconds(spans: Sequence[tuple[int, int]]) -> list[list[float]]:

@@ -95,21 +95,25 @@ def _turn_html(turn: Turn) -> str:
     known = ""
     if turn.truth is not None:
         known = f'<p class="truth">known answer: {with_links(turn.truth)}</p>'
-    columns = "".join(_column_html(column, len(turn.columns) > 1) for column in turn.columns)
+    columns = "".join(_column_html(column, len(turn.columns) > 1, turn.stopped) for column in turn.columns)
     return (
         f'<article class="turn"><p class="question">{with_links(turn.question)}</p>'
         f'<div class="answers" data-columns="{len(turn.columns)}">{columns}</div>{known}</article>'
     )
 
 
-def _column_html(column: Column, named: bool) -> str:
+def _column_html(column: Column, named: bool, stopped: bool) -> str:
     name = f"<h3>{NAMES[column.without]}</h3>" if named else ""
     if column.text:
         text = f'<p class="text">{with_links(column.text)}{_mark(column.right)}</p>'
     elif column.fed is not None:
         text = '<p class="text quiet">(no answer)</p>'
+    elif stopped:
+        text = ""
     else:
         text = '<p class="text quiet pending">watching and listening</p>'
+    if stopped and column.fed is None:
+        text += '<p class="quiet">(stopped)</p>'
     return f'<section class="answer" data-without="{column.without}">{name}{text}</section>'
 
 
