@@ -261,6 +261,23 @@ def test_the_paper_names_what_there_is(name):
     assert is_there(name), f"docs/paper.md: {name!r} is no file, object, command, recipe, key or check"
 
 
+# What the paper reports: abstract, sections 1, 3.1, 5 and C, tables 1 to 4.
+NUMBERS_OF_THE_PAPER = """
+    58 k  21 k  37 k  2,500  3.61  1.29  1 minute  30 minutes to 1 hour  9,185
+    26  160  48  1020  480  420  42  20  60  115  10  182
+    512  2e-3  1 epoch  1024  2e-4  2 epochs  16 frames
+    71.00  75.00  46.50  46.60  52.60  47.60  79.84  42.64  75.60  81.85  43.45  74.80  53.60  83.14  56.21
+    77.29  75.71  34.04  32.26  58.49  66.71
+    48.70  52.36  53.63  39.89  70.12  49.70  66.70
+"""
+
+
+@pytest.mark.parametrize("number", [one for one in re.split(r"\s{2,}", NUMBERS_OF_THE_PAPER) if one])
+def test_every_number_of_the_paper_has_a_row(number):
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8").partition("## What the paper leaves open")[0]
+    assert re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", text), f"docs/paper.md has no {number}"
+
+
 def is_there(name):
     if name.startswith("saven "):
         check_command(shlex.split(name), "docs/paper.md")

@@ -1,10 +1,12 @@
 """`plan` against what really happens."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
-from media_factory import image_file, late_audio, silent_video, sound_file
+from media_factory import ffmpeg, image_file, late_audio, silent_video, sound_file
 
 import saven_hf
 from saven_hf.hub import config_folder
@@ -70,3 +72,59 @@ def test_plan_of_videollama2(tmp_path):
     assert 8.4e9 < plan.parameters < 8.6e9
     whole = saven_hf.plan(path, config_folder("videollama2.1-7b-av"), preprocessing="whole")
     assert whole.tokens < plan.tokens and whole.flops["resampler"] == pytest.approx(plan.flops["resampler"], rel=0.05)
+
+
+def dull_video(path, seconds):
+    """A video with sound of exactly so many seconds, quickly made however long."""
+    picture, sound = f"color=d={seconds}:s=32x24:r=2", f"sine=d={seconds}:r=8000"
+    ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound, "-preset", "ultrafast", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lengths(tmp_path_factory):
+    """A minute and an hour."""
+    folder = tmp_path_factory.mktemp("lengths")
+    return [dull_video(folder / f"{seconds}.mp4", seconds) for seconds in (60, 3600)]
+
+
+# Rows of the table "Which model, what it hears, what it costs" of docs/peers.md, by how they begin.
+COSTS = {
+    "`savenvideo-7b`": ("savenvideo-7b", {}),
+    "`videollama2.1-7b-av`, as published": ("videollama2.1-7b-av", {}),
+    'the same, `preprocessing="whole"`': ("videollama2.1-7b-av", {"preprocessing": "whole"}),
+    "`favor-7b`": ("favor-7b", {}),
+    "`video-salmonn-13b`": ("video-salmonn-13b", {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", COSTS)
+def test_the_table_of_costs(row, lengths):
+    text = (Path(__file__).parents[1] / "docs" / "peers.md").read_text(encoding="utf-8")
+    cells = next(line for line in text.splitlines() if line.startswith(f"| {row} |")).strip("| ").split(" | ")
+    model, settings = COSTS[row]
+    minute, hour = (
+        saven_hf.plan(length, model, dtype=torch.bfloat16, flops_per_second=1e14, **settings) for length in lengths
+    )
+    tokens, long, parameters, weights, cache = cells[-5:]
+    assert (int(tokens), int(long)) == (minute.tokens, hour.tokens)
+    if parameters != "the same":
+        assert parameters == f"{minute.parameters / 1e9:.2f} B"
+        assert float(weights.split()[0]) == pytest.approx(minute.weight_bytes / 1e9, abs=0.05)
+    assert float(cache.split()[0]) == pytest.approx(minute.cache_bytes / 1e6, rel=0.01)
+
+
+def test_the_first_hour_says_what_a_7b_costs(tmp_path):
+    """docs/first_hour.md: a video of 60 s on a machine of 100 TFLOP/s."""
+    text = (Path(__file__).parents[1] / "docs" / "first_hour.md").read_text(encoding="utf-8")
+    video = dull_video(tmp_path / "minute.mp4", 60)
+    plan = saven_hf.plan(video, "savenvideo-7b", dtype=torch.bfloat16, flops_per_second=1e14)
+    resident = plan.weight_bytes + plan.encode_bytes + plan.memory_bytes + plan.cache_bytes
+    spent = sum(seconds for part, seconds in plan.seconds.items() if part != "decode")
+    asked = re.search(r"([\d.]+) tokens, ([\d.]+) GB, ([\d.]+) s", text).groups()
+    assert [*asked] == [f"{plan.tokens}", f"{resident / 1e9:.1f}", f"{spent:.2f}"]
+    trained = re.search(r"([\d.]+) GB, ([\d.]+) s a row of 60 s", text).groups()
+    assert [*trained] == [f"{plan.train_bytes / 1e9:.1f}", f"{plan.train_seconds:.2f}"]
+    assert re.search(r"([\d.]+) GB of weights", text)[1] == f"{plan.weight_bytes / 1e9:.1f}"
+    assert re.search(r"times asking: ([\d.]+) s", text)[1] == f"{4 * spent:.1f}"
