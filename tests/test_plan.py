@@ -112,7 +112,7 @@ def test_the_table_of_costs(row, lengths):
     if parameters != "the same":
         assert parameters == f"{minute.parameters / 1e9:.2f} B"
         assert float(weights.split()[0]) == pytest.approx(minute.weight_bytes / 1e9, abs=0.05)
-    assert float(cache.split()[0]) == pytest.approx(minute.cache_bytes / 1e6, rel=0.01)
+    assert float(cache.split()[0]) == pytest.approx(minute.cache_bytes / 1e6, rel=0.015)  # rounded there
 
 
 def test_the_first_hour_says_what_a_7b_costs(tmp_path):
