@@ -246,7 +246,7 @@ def test_in_whatever_order_the_two_are_imported(imports, tmp_path):
     code = (
         f"{imports}\nimport datasets\n"
         "print(datasets.get_dataset_config_names('avbench'), "
-        "next(iter(datasets.load_dataset('avbench', 'captions', split='test', streaming=True)))['segment'])"
+        "list(datasets.load_dataset('avbench', 'captions', split='test', streaming=True))[0]['segment'])"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     assert run(code, cwd=tmp_path, env=environment) == "['qa', 'captions', 'videos'] 0"

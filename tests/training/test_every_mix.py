@@ -144,10 +144,10 @@ def aveb(tmp_path_factory):
     }
     (questions / "nextqa_test.json").write_text(json.dumps([row]))
     shutil.copy(questions / "NExT" / "25.mp4", matching / "clip.mp4")
-    for name in ("clip", "other"):
+    for name in ("clip", "other", "spoken"):
         shutil.copy(sound_file(folder, ".wav").path, matching / f"{name}.wav")
     image_file(matching, ".jpg").rename(matching / "COCO.jpg")
-    pairs = [["x/clip.mp4", "x/clip.wav"], ["x/clip.mp4", "y/other.wav"], ["COCO.jpg", "SpokenCOCO/other.wav"]]
+    pairs = [["x/clip.mp4", "x/clip.wav"], ["x/clip.mp4", "y/other.wav"], ["COCO.jpg", "SpokenCOCO/spoken.wav"]]
     rows = [
         {"image": pair, "question": "Is the audio compatible with the video?", "answer": answer, "text": "..."}
         for pair, answer in zip(pairs, ("Yes", "No", "No"), strict=True)

@@ -85,7 +85,7 @@ class Progress:
                     bar.refresh()
                 continue
             bar = self._bars[at]
-            if event["kept"]:
+            if event["kept"] and not bar.disable:  # a bar that shows nothing has no such field
                 bar.initial += 1
             bar.update()
             if not event["kept"]:
