@@ -1,5 +1,6 @@
 """Conversations: what they say is true of the scene, and nothing held out is in them."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -16,7 +17,7 @@ from saven_hf.world.conversations import (
     make_conversation,
     shift_times,
 )
-from saven_hf.world.wordings import WORDINGS
+from saven_hf.world.wordings import FURTHER, WORDINGS
 
 
 ALL = dict.fromkeys(TURNS, 1.0)
@@ -101,13 +102,31 @@ def test_the_smallest_scenes(segments):
                 assert (kind == "choice") <= (turn.question is not None and len(turn.question.options) == 4)
 
 
+def _is_worded(text, wording):
+    return re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(wording)), text, re.IGNORECASE) is not None
+
+
+def test_further_wordings_are_learnt_from_and_not_asked():
+    """Half of what is learnt from is in further wordings, all of them; none is a held-out one."""
+    assert set(FURTHER) == set(WORDINGS)
+    further = Counter()
+    for _, turn in turns_of(range(3000), kinds={"open": 1.0}):
+        family = turn.question.family
+        further[any(_is_worded(turn.question.text, one) for one in FURTHER[family])] += 1
+    assert further[True] / further.total() > 0.5
+    for family, wordings in FURTHER.items():
+        asked, held_out = WORDINGS[family]
+        assert len(wordings) >= 4 and not {*asked, *held_out} & set(wordings)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_held_out_wordings_stay_out(split):
     held_out = SPLITS[split].held_out_paraphrases
     for _, turn in turns_of(range(25), split):
         if turn.question is not None:
-            starts = [wording.split("{")[0] for wording in WORDINGS[turn.question.family][held_out]]
-            assert turn.user.startswith(tuple(starts))
+            wordings = WORDINGS[turn.question.family][held_out]
+            wordings += FURTHER[turn.question.family] if split == "train" else ()
+            assert any(_is_worded(turn.question.text, wording) for wording in wordings)
         elif turn.kind in ("captions", "span_caption"):
             assert ("while" in turn.assistant.lower()) == held_out  # in both held-out wordings, in none of the others
 

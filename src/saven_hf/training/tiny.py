@@ -9,28 +9,31 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from ..files import written_whole
-from ..hub import load, save_plain
+from ..hub import load, save_plain, usable_device
 from ..savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS, SAVEnVideoForConditionalGeneration
 from ..savenvideo.processing_savenvideo import SAVEnVideoProcessor
 from ..world.conversations import make_conversation
 from ..world.scenes import Scene
 from ..world.splits import sample_scene
 from ..world.video import write_video
-from .cache import build_cache, list_media
+from .cache import Source, build_cache
 from .pretrain.audio import pretrain_audio
 from .pretrain.connector import pretrain_connector
-from .pretrain.language import pretrain_language
+from .pretrain.language import pretrain_language, tiny_language_config
 from .pretrain.tokenizer import train_tokenizer
 from .pretrain.vision import pretrain_vision
 from .recipe import load_recipe
@@ -52,6 +55,7 @@ CONNECTOR = {
     # A narrow layer needs larger weights: at 0.02, made for a width of 1024, attention starts out blind.
     "initializer_range": 0.07,
 }
+CONNECTOR_WEIGHTS, LEARNER = "connector.safetensors", ("resampler", "temporal_projection")
 SAMPLING = {"sampling": "fps", "fps": 4.0, "max_frames": 768}
 NOTICE = (
     "this tiny model was trained on the procedural world of shapes and tones (docs/world.md) and knows nothing else; "
@@ -95,41 +99,62 @@ ROWS = {
 
 @dataclass
 class TinyPlan:
-    """How much of everything; the defaults made the shipped weights.
+    """How much of everything.
 
     videos, short_videos: scenes of 4 to 10 and of 2 to 4 segments, the latter to begin with; rows: conversations about
-    a video, for each stage; workers: processes side by side.
+    a video, for each stage; language_batch, connector_batch: conversations and videos of an update; recipe: keys that
+    replace those of all stages' recipes; workers: processes that write and read videos; drawers: processes that draw
+    conversations for the language model, 0 for its own.
     """
 
     videos: int = 1000
     short_videos: int = 600
     rows: int = 6
     language_steps: int = 7000
+    language_batch: int = 16
     vision_steps: int = 3000
     audio_steps: int = 2000
     connector_steps: int = 2000
-    workers: int = 2
+    connector_batch: int = 8
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    workers: int = 1
+    drawers: int = 0
+
+    @classmethod
+    def for_device(cls, device: str | torch.device) -> TinyPlan:
+        """What made the shipped weights: on a GPU, of which a small model fills little, larger batches and more videos
+        in a few minutes; on two cores, less of it in some hours."""
+        if torch.device(device).type == "cpu":
+            return cls()
+        drawers = min(6, (os.cpu_count() or 1) // 2)
+        return cls(
+            videos=2400, short_videos=800, language_steps=12000, language_batch=64, connector_steps=1200,
+            connector_batch=64, recipe={"dataloader_workers": 4}, workers=max(1, (os.cpu_count() or 1) - drawers - 2),
+            drawers=drawers,
+        )  # fmt: skip
 
 
-def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> Path:
+def train_tiny(
+    output_dir: str | os.PathLike, plan: TinyPlan | None = None, device: str | torch.device | None = None
+) -> Path:
     """Train the tiny model from nothing; run it again after an interruption.
 
     Args:
         output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, `connector`, a folder a
             stage, and `model`.
-        plan: how much of everything.
+        plan: how much of everything; that of the device if None.
+        device: to train on; a GPU if there is one.
 
     Returns:
         `model`, the folder of the trained model.
     """
-    out, plan = Path(output_dir), plan or TinyPlan()
+    out, device = Path(output_dir), usable_device(device)
+    plan = plan or TinyPlan.for_device(device)
     out.mkdir(parents=True, exist_ok=True)
     _tokenizer(out / "tokenizer")
-    _side_by_side(plan.workers, [(make, out, plan) for make in (_language, _vision, _audio, _videos)])
-    model, processor = assemble(out)
-    cache_videos(out, model, processor)
-    folder = _connector(out, plan, model, processor)
-    del model
+    # Neither needs the other: the code that both speak is agreed on.
+    _side_by_side([(_language, out, plan, device), (_senses, out, plan, device)])
+    folder = _joined(out)
     write_rows(out / "rows", plan)
     for stage in ROWS:
         trained = out / stage / "merged" if stage in ("temporal", "saven") else out / stage
@@ -142,50 +167,68 @@ def train_tiny(output_dir: str | os.PathLike, plan: TinyPlan | None = None) -> P
             "data.0.path": out / "rows" / f"{stage}.jsonl",
             "data.0.cache": out / "cache",
         }
-        recipe = load_recipe(f"tiny/{stage}", [f"{key}={json.dumps(str(path))}" for key, path in places.items()])
+        settings = {key: str(path) for key, path in places.items()} | dict(plan.recipe)
+        recipe = load_recipe(f"tiny/{stage}", [f"{key}={json.dumps(value)}" for key, value in settings.items()])
         result = train(recipe)
         folder = Path(result.merged or result.model)
     return ship(folder, out / "model")
 
 
-def _side_by_side(workers: int, tasks: Sequence[tuple]) -> None:
-    """Call functions with their arguments, so many at a time: each in a process of its own, on its share of the cores.
+def _side_by_side(tasks: Sequence[tuple]) -> None:
+    """Call functions with their arguments, each in a process of its own, on its share of this one's threads.
 
     So small a model keeps one core busy and no more.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // len(tasks))
     spawn = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(len(tasks), spawn, torch.set_num_threads, (threads,)) as pool:
         for done in [pool.submit(*task) for task in tasks]:
             done.result()
 
 
-def _language(out: Path, plan: TinyPlan) -> None:
-    if not _is_there(out / "language"):
-        pretrain_language(out / "language", _tokenizer(out / "tokenizer"), steps=plan.language_steps)
+def _language(out: Path, plan: TinyPlan, device: str) -> None:
+    if not _is_there(out / "language" / "config.json"):
+        pretrain_language(
+            out / "language", _tokenizer(out / "tokenizer"), steps=plan.language_steps, device=device,
+            batch_size=plan.language_batch, workers=plan.drawers,
+        )  # fmt: skip
 
 
-def _vision(out: Path, plan: TinyPlan) -> None:
-    if not _is_there(out / "vision"):
-        pretrain_vision(out / "vision", _tokenizer(out / "tokenizer"), steps=plan.vision_steps)
+def _senses(out: Path, plan: TinyPlan, device: str) -> None:
+    """Towers, videos, what the towers say of them, and the connector that says it to a language model."""
+    if not _is_there(out / "vision" / "config.json"):
+        pretrain_vision(out / "vision", _tokenizer(out / "tokenizer"), steps=plan.vision_steps, device=device)
+    if not _is_there(out / "audio" / "config.json"):
+        pretrain_audio(out / "audio", steps=plan.audio_steps, device=device)
+    if _is_there(out / CONNECTOR_WEIGHTS):
+        return
+    # The language model is still being trained; the connector needs its width alone.
+    tokenizer = _tokenizer(out / "tokenizer")
+    stand_in = out / "stand-in"
+    Qwen2ForCausalLM(tiny_language_config(tokenizer)).save_pretrained(stand_in)
+    model, processor = _assemble(out, stand_in)
+    shutil.rmtree(stand_in)
+    film(out, plan, model, processor)
+    scenes = list(scenes_of(plan))
+    parts = (model.to(device), tokenizer, scenes, [_video(out, scene) for scene in scenes], out / "cache")
+    pretrain_connector(out / "connector", *parts, steps=plan.connector_steps, batch_size=plan.connector_batch)
+    learnt = {
+        f"{name}.{key}": value.cpu().contiguous()
+        for name in LEARNER for key, value in getattr(model.model, name).state_dict().items()
+    }  # fmt: skip
+    with written_whole(out / CONNECTOR_WEIGHTS) as partial:
+        save_file(learnt, partial)
 
 
-def _audio(out: Path, plan: TinyPlan) -> None:
-    if not _is_there(out / "audio"):
-        pretrain_audio(out / "audio", steps=plan.audio_steps)
-
-
-def _videos(out: Path, plan: TinyPlan) -> None:
-    write_videos(out, plan)
-
-
-def _connector(out: Path, plan: TinyPlan, model: SAVEnVideoForConditionalGeneration, processor) -> Path:
+def _joined(out: Path) -> Path:
+    """The model of all pretrained parts, in `connector`."""
     folder = out / "connector"
-    if not _is_there(folder):
-        scenes = list(scenes_of(plan))
-        videos = [_video(out, scene) for scene in scenes]
-        parts = (model, processor.tokenizer, out / "language", scenes, videos, out / "cache")
-        pretrain_connector(folder, *parts, steps=plan.connector_steps)
+    if not _is_there(folder / "config.json"):
+        model, processor = assemble(out)
+        learnt = load_file(out / CONNECTOR_WEIGHTS)
+        for name in LEARNER:
+            part = {key.removeprefix(f"{name}."): value for key, value in learnt.items() if key.startswith(f"{name}.")}
+            getattr(model.model, name).load_state_dict(part)
         processor.save_pretrained(folder)
         model.save_pretrained(folder)
     return folder
@@ -195,9 +238,9 @@ def _video(out: Path, scene: Scene) -> Path:
     return out / "videos" / f"{scene.video_id}.mp4"
 
 
-def _is_there(folder: Path) -> bool:
-    if (folder / "config.json").is_file():
-        logger.info("%s is there", folder)
+def _is_there(path: Path) -> bool:
+    if path.is_file():
+        logger.info("%s is there", path)
         return True
     return False
 
@@ -214,15 +257,19 @@ def _tokenizer(folder: Path):
 
 def assemble(out: Path) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor]:
     """The model of the pretrained parts with a fresh connector, and its processor, in `init`."""
-    torch.manual_seed(0)
-    tokenizer = _tokenizer(out / "tokenizer")
-    model = SAVEnVideoForConditionalGeneration.from_components(
-        out / "vision", out / "audio", out / "language", tokenizer, **CONNECTOR
-    )
-    processor = SAVEnVideoProcessor.from_components(tokenizer, config=model.config, **SAMPLING)
+    model, processor = _assemble(out, out / "language")
     model.save_pretrained(out / "init")
     processor.save_pretrained(out / "init")
     return model, processor
+
+
+def _assemble(out: Path, language: Path) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor]:
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(out / "tokenizer")
+    model = SAVEnVideoForConditionalGeneration.from_components(
+        out / "vision", out / "audio", language, tokenizer, **CONNECTOR
+    )
+    return model, SAVEnVideoProcessor.from_components(tokenizer, config=model.config, **SAMPLING)
 
 
 def ship(folder: Path, out: Path) -> Path:
@@ -243,17 +290,24 @@ def scenes_of(plan: TinyPlan) -> Iterator[Scene]:
         yield sample_scene(first + plan.short_videos + number)
 
 
-def write_videos(out: Path, plan: TinyPlan) -> None:
-    """Every scene as an H.264/AAC file, in `videos`."""
+def film(out: Path, plan: TinyPlan, model: SAVEnVideoForConditionalGeneration, processor: SAVEnVideoProcessor) -> None:
+    """Every scene as an H.264/AAC file, in `videos`, and what the towers say of it, in `cache`."""
+    towers = out / "towers"
+    model.save_pretrained(towers)
+    processor.save_pretrained(towers)
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    for scene in tqdm(scenes_of(plan), total=plan.short_videos + plan.videos, desc="videos", unit="video"):
-        path = _video(out, scene)
-        if not path.is_file():
-            write_video(scene, path)
+    _side_by_side([(_film_share, out, plan, towers, share) for share in range(plan.workers)])
+    shutil.rmtree(towers)
 
 
-def cache_videos(out: Path, model: SAVEnVideoForConditionalGeneration, processor: SAVEnVideoProcessor) -> None:
-    report = build_cache(list_media(out / "videos"), out / "cache", model, processor, dtype="bfloat16")
+def _film_share(out: Path, plan: TinyPlan, towers: Path, share: int) -> None:
+    mine = [scene for at, scene in enumerate(scenes_of(plan)) if at % plan.workers == share]
+    for scene in tqdm(mine, desc="videos", unit="video", disable=share > 0):
+        if not _video(out, scene).is_file():
+            write_video(scene, _video(out, scene))
+    media = [Source({"path": str(_video(out, scene))}, _video(out, scene).name) for scene in mine]
+    model, processor = load(towers, device="cpu", dtype=torch.float32)
+    report = build_cache(media, out / "cache", model, processor, dtype="bfloat16", progress=share == 0)
     if report.failed:
         raise RuntimeError(f"{len(report.failed)} videos could not be read: {next(iter(report.failed.items()))}.")
     logger.info("%s", report)

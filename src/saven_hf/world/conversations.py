@@ -119,7 +119,7 @@ def _question(kind: str, form: str, formats: Sequence[str]) -> Callable[[Scene, 
         for question_type in draw.sample(formats, len(formats)):
             names = _BY_FORMAT[question_type]
             for name in draw.sample(names, len(names)):
-                question = draw_question(scene, name, draw, held_out)
+                question = draw_question(scene, name, draw, held_out, further=scene.split == "train")
                 if question is not None and (form == "open" or question.options):
                     answer = f"{grounds(scene, question)}: {question.answer_text}"
                     return Turn(kind, question.prompt(form), answer, question)

@@ -19,7 +19,7 @@ from .chance import Chance
 from .scenes import END_TICKS, STEP_TICKS, TICK, Draw, Scene
 from .splits import generator, sample_scene, split_named
 from .vocabulary import DIRECTIONS, MOTIONS, NUMBER_WORDS, name_of
-from .wordings import WORDINGS
+from .wordings import FURTHER, WORDINGS
 
 
 LETTERS = "ABCD"
@@ -523,8 +523,15 @@ def _is_same(one: Question, other: Question) -> bool:
     return one.family == other.family and one.arguments == other.arguments
 
 
-def draw_question(scene: Scene, family: str, draw: Draw, held_out: bool = False) -> Question | None:
-    """One question of a family, with the random numbers of `draw`; None if the scene has none of it."""
+def draw_question(
+    scene: Scene, family: str, draw: Draw, held_out: bool = False, further: bool = False
+) -> Question | None:
+    """One question of a family, with the random numbers of `draw`; None if the scene has none of it.
+
+    Args:
+        held_out: in a wording held out from training.
+        further: also in the wordings that are only learnt from; not together with `held_out`.
+    """
     if family not in FAMILIES:
         raise ValueError(f"There is no family of questions {family!r}: one of {', '.join(FAMILIES)}.")
     kind = FAMILIES[family]
@@ -537,7 +544,9 @@ def draw_question(scene: Scene, family: str, draw: Draw, held_out: bool = False)
         arguments["times"] = asked.times
         fields["span"] = span_text(*asked.times)
         fields["middle"] = format_time(sum(asked.times) // 2)
-    text = draw.pick(WORDINGS[family][held_out]).format(**fields)
+    wordings = WORDINGS[family][held_out] + (FURTHER[family] if further and not held_out else ())
+    text = draw.pick(wordings).format(**fields)
+    text = text[0].upper() + text[1:]
     right = asked.options[0]
     options = tuple(draw.sample(asked.options, 4)) if len(asked.options) == 4 else ()
     return Question(

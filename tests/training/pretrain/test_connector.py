@@ -15,10 +15,10 @@ from saven_hf.training.pretrain.connector import _truth, pretrain_connector
 from saven_hf.training.pretrain.language import CODE, pretrain_language
 from saven_hf.training.pretrain.loop import PretrainError
 from saven_hf.training.pretrain.vision import tiny_vision_config
-from saven_hf.training.tiny import TinyPlan, _tokenizer, _video, assemble, cache_videos, scenes_of, write_videos
+from saven_hf.training.tiny import TinyPlan, _tokenizer, _video, assemble, film, scenes_of
 
 
-PLAN = TinyPlan(videos=1, short_videos=2)
+PLAN = TinyPlan(videos=1, short_videos=2, workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,7 @@ def world(tmp_path_factory):
     SiglipVisionModel(tiny_vision_config()).save_pretrained(out / "vision")
     SAVEnVideoBeatsModel(tiny_audio_config()).save_pretrained(out / "audio")
     pretrain_language(out / "language", _tokenizer(out / "tokenizer"), steps=2, batch_size=2, progress=False)
-    write_videos(out, PLAN)
-    cache_videos(out, *assemble(out))
+    film(out, PLAN, *assemble(out))
     return out
 
 
@@ -38,7 +37,7 @@ def learn(world, folder, **options):
     model, processor = assemble(world)
     scenes = list(scenes_of(PLAN))
     videos = [_video(world, scene) for scene in scenes]
-    parts = (model, processor.tokenizer, world / "language", scenes, videos, world / "cache")
+    parts = (model, processor.tokenizer, scenes, videos, world / "cache")
     done = pretrain_connector(folder, *parts, batch_size=3, progress=False, **options)
     losses = [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
     return done, losses, model

@@ -14,6 +14,7 @@ from saven_hf.training.pretrain.language import (
     ALL,
     IGNORED,
     NOTHING,
+    Batch,
     Course,
     SampleDrawer,
     TimelineCode,
@@ -199,11 +200,12 @@ def test_a_look_astray_is_dear(tokenizer):
     there = torch.zeros(1, 4, width, width)
     for look in sample.looks:
         there[0, language.LOOKS[look.sort][1], look.position, look.first : look.last] = 1 / (look.last - look.first)
-    right = language._astray([sample], (there,) * 4)
+    looks = Batch.of([sample], 0).looks
+    right = language._astray(looks, (there,) * 4)
     assert {sort: float(one) for sort, one in right.items()} == pytest.approx(
         dict.fromkeys(language.LOOKS, 0), abs=1e-3
     )
-    astray = language._astray([sample], (there, there, there / 4, there / 2))
+    astray = language._astray(looks, (there, there, there / 4, there / 2))
     # A name is told in two layers, of which one is astray.
     assert float(astray["name"]) == pytest.approx(np.log(4) / 2, abs=1e-3)
     assert float(astray["time"]) == pytest.approx(np.log(2), abs=1e-3)
@@ -286,6 +288,24 @@ def test_a_killed_run_goes_on_as_if_it_never_stopped(tokenizer, tmp_path):
     small(tokenizer, tmp_path / "parts")
     one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_processes_draw_what_one_draws(tokenizer, tmp_path):
+    small(tokenizer, tmp_path / "none")
+    small(tokenizer, tmp_path / "two", workers=2)
+    one, other = ((tmp_path / name / "losses.jsonl").read_text() for name in ("none", "two"))
+    assert one == other
+
+
+def test_a_batch_asks_for_what_its_samples_say(tokenizer):
+    """A target is a label, and stands where the token before it is."""
+    drawer, pad = SampleDrawer(tokenizer), tokenizer.pad_token_id
+    samples = [drawer.draw(number, Course(1.0, (2, 4), ALL, 0.0)) for number in range(3)]
+    batch = Batch.of(samples, pad)
+    said = [label for one in samples for label in one.labels if label != IGNORED]
+    assert batch.targets.tolist() == said and (batch.weights > 0).all()
+    assert batch.ids.flatten()[batch.supervised + 1].tolist() == said
+    assert (batch.ids == drawer.placeholder).sum() == len(batch.rows) == len(batch.times) == len(batch.asked)
 
 
 def test_a_folder_of_another_run_is_refused(tokenizer, tmp_path):

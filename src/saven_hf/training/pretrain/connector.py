@@ -15,18 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from ...savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from ...savenvideo.tower_features import TowerFeatures
 from ...world.scenes import Scene
 from ..cache import FeatureCache
-from .language import CODE, TimelineCode, moments_of
+from .language import TimelineCode, moments_of
 from .loop import CHECKPOINT, fit
 
 
-_MOST_ASKED = 6  # times a video is asked about in a step
+_MEDIA_ASKED, _MOST_ASKED = 8, 6  # videos of a step that are asked about, and times each
 _SHIFT_STEP_US = 100_000
 
 
@@ -34,7 +33,6 @@ def pretrain_connector(
     output_dir: str | os.PathLike,
     model: SAVEnVideoForConditionalGeneration,
     tokenizer,
-    language_dir: str | os.PathLike,
     scenes: Sequence[Scene],
     videos: Sequence[str | os.PathLike],
     cache: str | os.PathLike,
@@ -51,9 +49,9 @@ def pretrain_connector(
 
     Args:
         output_dir: gets `losses.jsonl` and, until training is complete, a checkpoint.
-        model: of `avts`, with the language model of `language_dir`.
+        model: of `avts`, on the device to train on. Its language model has no part in it but its width: what moments
+            look like is agreed on (`TimelineCode`).
         tokenizer: of the language model.
-        language_dir: folder that `pretrain_language` wrote.
         scenes, videos: the scenes and their files, in the same order.
         cache: encoder outputs of the videos, see `build_cache`.
         batch_size: videos of a step.
@@ -68,8 +66,7 @@ def pretrain_connector(
         NotCachedError: a video is not in the cache.
     """
     features = FeatureCache(cache)
-    code = TimelineCode(tokenizer, model.get_input_embeddings().embedding_dim)
-    code.load_state_dict(load_file(Path(language_dir, CODE)))
+    code = TimelineCode(tokenizer, model.get_input_embeddings().embedding_dim).to(model.device)
     inner = model.model
     learner = nn.ModuleList([inner.resampler, inner.temporal_projection])
     model.requires_grad_(False)
@@ -78,23 +75,35 @@ def pretrain_connector(
     # Moments are short vectors: outputs of the usual size would first have to shrink.
     nn.init.zeros_(inner.resampler.output_projection.weight)
 
+    held: dict[int, TowerFeatures] = {}
+
+    def watched(at: int) -> TowerFeatures:
+        if model.device.type == "cpu":
+            return features[videos[at]]  # read again from the disk, for all of them together are large
+        if at not in held:
+            held[at] = features[videos[at]].to(model.device)
+        return held[at]
+
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 1 + step])
         media, asked, targets = [], [], []
         for at in rng.choice(len(scenes), min(batch_size, len(scenes)), replace=False):
-            medium = features[videos[at]]
-            count = int(rng.integers(1, _MOST_ASKED + 1))
+            medium = watched(at)
+            # Questions are read medium by medium, which is what a large batch would wait for.
+            count = int(rng.integers(1, _MOST_ASKED + 1)) if len(media) < _MEDIA_ASKED else 0
             times = np.sort(rng.integers(0, scenes[at].duration, count))
             offset = int(rng.integers(round(shift_seconds * 10) + 1)) * _SHIFT_STEP_US * int(rng.random() < 0.5)
             media.append(medium.shifted(offset) if offset else medium)
             asked.append(times + offset)
             rows, dates, is_asked = _truth(scenes[at], media[-1], asked[-1], offset, inner)
-            targets.append(code(*map(torch.from_numpy, (rows, dates, is_asked))))
+            targets.append((rows, dates, is_asked))
+        truth = (torch.from_numpy(np.concatenate(part)).to(model.device) for part in zip(*targets, strict=True))
+        questions = {name: one.to(model.device) for name, one in _questions(asked).items()}
         with torch.autocast(model.device.type, torch.bfloat16):
-            told = inner.resolve_media(_questions(asked), {"video": media}).pooler_output
-        target = torch.cat(targets)
+            told = inner.resolve_media(questions, {"video": media}).pooler_output
+        target = code(*truth)
         missed = (torch.cat(list(told)).float() - target).square().mean() / target.var()
-        return missed, {"explained": 1 - missed.item()}
+        return missed, {"explained": 1 - missed.detach()}
 
     complete = fit(
         learner, loss_of, output_dir, steps=steps, learning_rate=learning_rate, optimizer="muon", warmup=0.05,

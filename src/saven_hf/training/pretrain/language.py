@@ -13,7 +13,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from ...savenvideo.times import parse_times
@@ -259,7 +260,7 @@ class TimelineCode(nn.Module):
 
 def _phases(times: torch.Tensor) -> torch.Tensor:
     """`(...)` int64 microseconds -> `(..., 2 * periods)`: sines, then cosines."""
-    periods = torch.tensor([round(period * 1e6) for period in CODE_PERIODS])
+    periods = torch.tensor([round(period * 1e6) for period in CODE_PERIODS], device=times.device)
     phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)
     return torch.cat([phase.sin(), phase.cos()], -1)
 
@@ -270,7 +271,7 @@ def tiny_language_config(tokenizer: PreTrainedTokenizerBase, **settings) -> Qwen
             "vocab_size": -(-len(tokenizer) // 8) * 8,
             "hidden_size": 256,
             "intermediate_size": 512,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 7,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             # So that a token's embedding is about as long as an attribute's direction.
@@ -459,6 +460,53 @@ def _sources(answer: str, rests: list[tuple[int, int]]) -> list[tuple[str, int, 
     return found
 
 
+class Batch(NamedTuple):
+    """Conversations as tensors, padded at their ends.
+
+    Attributes:
+        ids: `(b, n)` int64.
+        supervised, targets, weights: `(s,)`: where in the flat `(b * n)` something is to be said next, what, and how
+            much it weighs.
+        rows, times, asked: of all moments, one conversation after the other, as in a `Timeline`.
+        looks: for each sort, `(looks, 4)` int64: row, position, first and last as in a `Look`.
+    """
+
+    ids: torch.Tensor
+    supervised: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    rows: torch.Tensor
+    times: torch.Tensor
+    asked: torch.Tensor
+    looks: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, samples: list[Sample], pad: int) -> Batch:
+        ids, labels, weights = (
+            pad_sequence([torch.tensor(getattr(one, name)) for one in samples], batch_first=True, padding_value=value)
+            for name, value in (("ids", pad), ("labels", IGNORED), ("weights", 0.0))
+        )
+        # What is said next is said by the token before.
+        labels, weights = (F.pad(one[:, 1:], (0, 1), value=value).flatten() for one, value in
+                           ((labels, IGNORED), (weights, 0.0)))  # fmt: skip
+        supervised = (labels != IGNORED).nonzero()[:, 0]
+        looks = {
+            sort: torch.tensor(
+                [(row, *look[1:]) for row, one in enumerate(samples) for look in one.looks if look.sort == sort]
+            ).view(-1, 4)
+            for sort in LOOKS
+        }
+        timeline = (
+            torch.from_numpy(np.concatenate([getattr(one.timeline, name) for one in samples]))
+            for name in ("rows", "times", "asked")
+        )
+        return cls(ids, supervised, labels[supervised], weights[supervised], *timeline, looks)
+
+    def to(self, device: torch.device) -> Batch:
+        looks = {sort: one.to(device, non_blocking=True) for sort, one in self.looks.items()}
+        return Batch(*(one.to(device, non_blocking=True) for one in self[:-1]), looks)
+
+
 class TimelineReader(nn.Module):
     """The language model with the code it reads, as long as it is pretrained."""
 
@@ -476,47 +524,66 @@ class TimelineReader(nn.Module):
         self.code = TimelineCode(tokenizer, language_model.config.hidden_size)
         self.code.begin(language_model.get_input_embeddings())
 
-    def forward(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted cross-entropy `()`, which supervised tokens are right `(n,)`, and for each sort of `Look` how far
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted cross-entropy `()`, which supervised tokens are right `(s,)`, and for each sort of `Look` how far
         heads look astray `()`."""
-        pad = self.language_model.config.pad_token_id
-        ids, labels, weights = (
-            pad_sequence([torch.tensor(getattr(one, name)) for one in samples], batch_first=True, padding_value=value)
-            for name, value in (("ids", pad), ("labels", IGNORED), ("weights", 0.0))
-        )
-        rows, times, asked = (
-            torch.from_numpy(np.concatenate([getattr(one.timeline, name) for one in samples]))
-            for name in ("rows", "times", "asked")
-        )
+        ids = batch.ids
         embeds = self.language_model.get_input_embeddings()(ids)
-        moments = self.code(rows, times, asked).to(embeds.dtype)
+        moments = self.code(batch.rows, batch.times, batch.asked).to(embeds.dtype)
         embeds = embeds.masked_scatter((ids == self.placeholder)[..., None], moments)
         outputs = self.language_model.model(
-            inputs_embeds=embeds, attention_mask=(ids != pad).long(), output_attentions=True
+            inputs_embeds=embeds,
+            attention_mask=(ids != self.language_model.config.pad_token_id).long(),
+            output_attentions=True,
         )
-        states = outputs.last_hidden_state
-        asked_for = labels[:, 1:] != IGNORED
-        targets, weights = labels[:, 1:][asked_for], weights[:, 1:][asked_for]
-        logits = self.language_model.lm_head(states[:, :-1][asked_for]).float()
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        loss = (losses * weights).sum() / weights.sum()
-        return loss, logits.argmax(-1) == targets, _astray(samples, outputs.attentions)
+        states = outputs.last_hidden_state.flatten(0, 1)[batch.supervised]
+        logits = self.language_model.lm_head(states).float()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        loss = (losses * batch.weights).sum() / batch.weights.sum()
+        return loss, logits.argmax(-1) == batch.targets, _astray(batch.looks, outputs.attentions)
 
 
-def _astray(samples: list[Sample], attentions: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+def _astray(looks: dict[str, torch.Tensor], attentions: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
     """How little heads look where they should, for each sort of `Look`: mean of -log of what they give to it `()`."""
-    at = torch.arange(attentions[0].shape[-1])
+    at = torch.arange(attentions[0].shape[-1], device=attentions[0].device)
     astray = {}
     for sort, (layers, head) in LOOKS.items():
-        looks = [(row, *look[1:]) for row, one in enumerate(samples) for look in one.looks if look.sort == sort]
-        if not looks:
+        if not len(looks[sort]):
             astray[sort] = attentions[0].new_zeros(())
             continue
-        row, position, first, last = torch.tensor(looks).T
+        row, position, first, last = looks[sort].T
         inside = (at >= first[:, None]) & (at < last[:, None])
         looked = torch.stack([(attentions[layer][row, head, position].float() * inside).sum(-1) for layer in layers])
         astray[sort] = -(looked + 1e-4).log().mean()
     return astray
+
+
+class _Batches(Dataset):
+    """Batches by number. Conversations of a length go together, `POOLED_BATCHES` batches at a time: padding costs as
+    much as tokens do. So an item is as many batches, in random order."""
+
+    def __init__(self, drawer: SampleDrawer, pad: int, steps: int, batch_size: int, seed: int):
+        self.drawer, self.pad, self.steps, self.batch_size, self.seed = drawer, pad, steps, batch_size, seed
+
+    def __len__(self) -> int:
+        return math.ceil(self.steps / POOLED_BATCHES)
+
+    def __getitem__(self, chunk: int) -> list[Batch]:
+        course = next(one for one in CURRICULUM if chunk * POOLED_BATCHES < one.share * self.steps)
+        size, first = POOLED_BATCHES * self.batch_size, self.seed * 2**27
+        drawn = [self.drawer.draw(first + number, course) for number in range(chunk * size, (chunk + 1) * size)]
+        drawn.sort(key=lambda sample: len(sample.ids))
+        order = np.random.default_rng([self.seed, chunk]).permutation(POOLED_BATCHES)
+        return [Batch.of(drawn[at * self.batch_size : (at + 1) * self.batch_size], self.pad) for at in order]
+
+    def iterate(self, first: int = 0, workers: int = 0) -> Iterator[Batch]:
+        """Batches from step `first` on, drawn in so many other processes; in this one if 0."""
+        chunks = range(first // POOLED_BATCHES, len(self))
+        loader = DataLoader(self, sampler=chunks, batch_size=None, num_workers=workers,
+                            multiprocessing_context="spawn" if workers else None)  # fmt: skip
+        skipped = first % POOLED_BATCHES
+        for at, batches in enumerate(loader):
+            yield from batches[skipped if at == 0 else 0 :]
 
 
 def pretrain_language(
@@ -529,6 +596,8 @@ def pretrain_language(
     seed: int = 0,
     config: Qwen2Config | None = None,
     stop_after: int | None = None,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
     progress: bool = True,
 ) -> Path:
     """Pretrain a tiny Qwen2 on timelines of the world's training scenes; goes on where a killed run stopped.
@@ -540,35 +609,25 @@ def pretrain_language(
         steps, batch_size: optimizer steps and conversations a step.
         config: of the language model; `tiny_language_config` if None.
         stop_after: leave after this many steps, with a checkpoint.
+        workers: processes that draw conversations; 0 draws them in this one. A GPU waits for fewer than six.
 
     Returns:
         The folder, once training is complete.
     """
     torch.manual_seed(seed)
+    device = torch.device(device)
     config = config or tiny_language_config(tokenizer)
-    drawer = SampleDrawer(tokenizer)
-    reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer)
-    first = seed * 2**27
-    pool: dict[int, list[list[Sample]]] = {}
+    reader = TimelineReader(Qwen2ForCausalLM(config), tokenizer).to(device)
+    batches = _Batches(SampleDrawer(tokenizer), config.pad_token_id, steps, batch_size, seed)
+    following: Iterator[Batch] | None = None
 
-    def batch_of(step: int) -> list[Sample]:
-        chunk = step // POOLED_BATCHES
-        if chunk not in pool:
-            pool.clear()
-            course = next(one for one in CURRICULUM if chunk * POOLED_BATCHES < one.share * steps)
-            size = POOLED_BATCHES * batch_size
-            drawn = [drawer.draw(first + number, course) for number in range(chunk * size, (chunk + 1) * size)]
-            # Conversations of a length go together: padding costs as much as tokens do. Batches in random order.
-            drawn.sort(key=lambda sample: len(sample.ids))
-            order = np.random.default_rng([seed, chunk]).permutation(POOLED_BATCHES)
-            pool[chunk] = [drawn[at * batch_size : (at + 1) * batch_size] for at in order]
-        return pool[chunk][step % POOLED_BATCHES]
-
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, right, astray = reader(batch_of(step))
-        numbers = {"accuracy": right.float().mean().item(), **{name: one.item() for name, one in astray.items()}}
-        return loss + LOOKING * sum(astray.values()) / len(LOOKS), numbers
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        nonlocal following
+        following = following or batches.iterate(step, workers)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, right, astray = reader(next(following).to(device))
+        loss = loss + LOOKING * sum(astray.values()) / len(LOOKS)
+        return loss, {"accuracy": right.float().mean(), **astray}
 
     out = Path(output_dir)
     done = fit(

@@ -25,7 +25,7 @@ class PretrainError(ValueError):
 
 def fit(
     model: nn.Module,
-    loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
+    loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float | torch.Tensor]]],
     output_dir: str | os.PathLike,
     *,
     steps: int,
@@ -81,13 +81,16 @@ def fit(
                     group["lr"] = learning_rate * _rate(step, steps, warmup)
                 one.zero_grad(set_to_none=True)
             loss, numbers = loss_of(step)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"The loss of step {step} is {loss.item()}: lower the learning rate.")
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for one in optimizers:
                 one.step()
-            numbers = {"step": step, "loss": loss.item(), **numbers}
+            # Looked at once a step, and last: to look at a number is to wait for the device.
+            values = torch.stack([torch.as_tensor(value, device=loss.device).detach().float() for value in
+                                  (loss, *numbers.values())]).tolist()  # fmt: skip
+            if not math.isfinite(values[0]):
+                raise FloatingPointError(f"The loss of step {step} is {values[0]}: lower the learning rate.")
+            numbers = {"step": step} | dict(zip(("loss", *numbers), values, strict=True))
             log.write(json.dumps({name: round(value, 5) for name, value in numbers.items()}) + "\n")
             bar.set_postfix({name: f"{value:.3g}" for name, value in numbers.items() if name != "step"}, refresh=False)
             if (step + 1) % save_steps == 0 or step + 1 == last:
