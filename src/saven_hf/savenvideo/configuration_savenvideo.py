@@ -132,6 +132,9 @@ class SAVEnVideoConfig(PreTrainedConfig):
         stc_padding: zeros around what its 3D convolution sees: 1 in VideoLLaMA 2, 0 in 2.1. Without padding, frames
             are completed to a multiple of the stride by repeating the last (our decision: none is dropped).
         stc_pool: shrink by the mean instead of a convolution.
+        stc_tokens_per_window: as how many tokens "stc" tells a window: picture and sound are averaged over time to
+            half of them each, or one of them to all where the other is missing (our decision, for comparisons at equal
+            cost). None (default, published): every cell and every patch of sound is a token.
         image_frames: as how many frames "stc" sees a still image. VideoLLaMA 2 repeats it as often as a video has
             frames.
         time_periods: periods of the sinusoids of the time feature, in seconds (our decision: divisors of a second, a
@@ -204,6 +207,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
     stc_stride: list[int] | tuple[int, ...] = (2, 2, 2)
     stc_padding: Literal[0, 1] = 0
     stc_pool: bool = False
+    stc_tokens_per_window: int | None = None
     image_frames: int = 1
 
     qformer_step_seconds: float | int = 0.5
@@ -283,6 +287,11 @@ class SAVEnVideoConfig(PreTrainedConfig):
                 f"stc_stride must be three steps of at least 1 (frames, rows, columns), stc_depth at least 0 and "
                 f"image_frames at least 1, got {self.stc_stride}, {self.stc_depth} and {self.image_frames}."
             )
+        if self.stc_tokens_per_window is not None and self.stc_tokens_per_window < 2:
+            raise ValueError(
+                f"stc_tokens_per_window ({self.stc_tokens_per_window}) must be at least 2, one of the picture and one "
+                "of the sound, or None for every token."
+            )
         if self.resampler_type != "stc":
             return
         if self.stc_depth == 0 and self.resampler_hidden_size != self.vision_config.hidden_size:
@@ -354,6 +363,8 @@ class SAVEnVideoConfig(PreTrainedConfig):
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
         fields = CONNECTOR_FIELDS + {"stc": STC_FIELDS, "causal_qformer": QFORMER_FIELDS}.get(self.resampler_type, ())
+        if self.stc_tokens_per_window is not None and self.resampler_type == "stc":
+            fields += ("stc_tokens_per_window",)
         return self.tower_settings() | {name: getattr(self, name) for name in fields}
 
     def tower_settings(self) -> dict:

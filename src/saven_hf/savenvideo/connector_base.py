@@ -20,6 +20,7 @@ from torch import nn
 from transformers import initialization as init
 
 from .layout import NO_TIME, Window
+from .tower_features import TowerFeatures
 
 
 PICTURE, SOUND, TIME, QUESTION, SPEECH = range(5)
@@ -196,6 +197,11 @@ def in_order(entries: list[torch.Tensor], dates: torch.Tensor, token_order: str)
     return torch.cat(entries)
 
 
+def pooled_over_time(sequence: torch.Tensor, count: int) -> torch.Tensor:
+    """`(n, d)` in order of time, averaged to `(count, d)`; of fewer than `count` some stand there repeatedly."""
+    return F.adaptive_avg_pool1d(sequence.T[None], count)[0].T
+
+
 @dataclass
 class ConnectorOutput:
     """window_tokens: one `(n, D)` per window; question_tokens: one `(T, D)` per medium; pooled: `PooledKeys`;
@@ -286,6 +292,19 @@ class BaseConnector(nn.Module):
     def initialise(self, std: float) -> None:
         """Fill the parameters that no layer of torch initialises; those of a checkpoint are left alone."""
 
+    def token_times(self, window: Window, medium: TowerFeatures) -> torch.Tensor:
+        """The moment that each token of a dated window of a medium stands for: `(n,)` float64 microseconds.
+
+        The middles of equal parts of the window, one for each query, unless a subclass says otherwise.
+        """
+        queries = self.config.queries_per_window
+        middles = torch.arange(queries, dtype=torch.float64) + 0.5
+        return window.start + (window.end - window.start) * middles / queries
+
+    def output_layers(self) -> list[nn.Linear]:
+        """The layers whose results are tokens."""
+        raise NotImplementedError
+
     @property
     def joint(self) -> bool:
         """Whether question times take part in resampling the windows."""
@@ -324,6 +343,9 @@ class Connector(BaseConnector):
     @property
     def dtype(self) -> torch.dtype:
         return self.output_norm.weight.dtype
+
+    def output_layers(self) -> list[nn.Linear]:
+        return [self.output_projection]
 
     def initialise(self, std: float) -> None:
         init.normal_(self.modality_embedding, std=std)

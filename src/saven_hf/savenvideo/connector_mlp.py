@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
-from .connector_base import Connector, DatedTokens, Questions, WindowIndex, in_order
-from .layout import NO_TIME
+from .connector_base import Connector, DatedTokens, Questions, WindowIndex, in_order, pooled_over_time
+from .layout import NO_TIME, Window
+from .tower_features import TowerFeatures
 
 
 class MLPConnector(Connector):
@@ -31,6 +31,22 @@ class MLPConnector(Connector):
                 dates.append(times[window][keep])
             sequence = in_order(entries, torch.cat(dates), self.config.token_order)
             if self.config.resampler_type == "mlp_pool":
-                sequence = F.adaptive_avg_pool1d(sequence.T[None], self.config.queries_per_window)[0].T
+                sequence = pooled_over_time(sequence, self.config.queries_per_window)
             window_tokens.append(self.to_language_model(sequence))
         return window_tokens, None
+
+    def token_times(self, window: Window, medium: TowerFeatures) -> torch.Tensor:
+        """That of its frame or column; of a pooled token the mean over what it is the mean of."""
+        kinds = [
+            (medium.frame_times[window.frames], medium.picture),
+            (medium.column_times[window.columns], medium.sound),
+        ]
+        if self.config.speech_config is not None:
+            kinds.append((medium.speech_times[window.speech], medium.speech))
+        dates = torch.cat([times for times, _ in kinds])
+        dated = int(self.config.has_time_tokens and window.timed)
+        entries = [times.double()[:, None].repeat(1, dated + states.shape[1]) for times, states in kinds]
+        sequence = in_order([entry for rows in entries for entry in rows], dates, self.config.token_order)
+        if self.config.resampler_type == "mlp_pool":
+            sequence = pooled_over_time(sequence[:, None], self.config.queries_per_window)[:, 0]
+        return sequence

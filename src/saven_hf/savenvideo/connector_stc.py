@@ -19,8 +19,18 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .connector_base import BaseConnector, DatedTokens, ModalityMLP, PooledKeys, Questions, WindowIndex, in_order
+from .connector_base import (
+    BaseConnector,
+    DatedTokens,
+    ModalityMLP,
+    PooledKeys,
+    Questions,
+    WindowIndex,
+    in_order,
+    pooled_over_time,
+)
 from .layout import NO_TIME, TokenLayout, Window
+from .tower_features import TowerFeatures
 
 
 # Of timm's `RegStage`, which the published model takes as they are.
@@ -87,6 +97,9 @@ class STCConnector(BaseConnector):
 
     With `time_fusion` each temporal step, and each column of sound, is dated: by a token in front of it, by its time
     feature added to its tokens, or both. A step's time is the mean of its frames'.
+
+    With `stc_tokens_per_window` the sequence of each modality, dates among it, is averaged over time to its share of
+    them, and so are its times (our decision).
     """
 
     def __init__(self, config):
@@ -122,25 +135,44 @@ class STCConnector(BaseConnector):
             frames, columns = (index[number][index[number] >= 0] for index in (windows.frames, windows.columns))
             start, end = windows.start[number].item(), windows.end[number].item()
             window = Window(start, end, frames.tolist(), columns.tolist())
-            entries, dates = self._picture(tokens, frames, window)
+            entries = self._picture(tokens, frames, window)
+            dates = self._step_times(tokens.frame_times[frames], window)
+            steps = len(dates)
             entries += list(tokens.sound[columns])
             dates = torch.cat([dates, tokens.column_times[columns]])
             if window.timed:
                 entries = self._dated(entries, dates, tlp, windows.durations[number])
+            entries, dates = self._budgeted(entries, dates, steps)
             window_tokens.append(in_order(entries, dates, self.config.token_order))
         return window_tokens, None
+
+    def token_times(self, window: Window, medium: TowerFeatures) -> torch.Tensor:
+        """That of its step or column; of a pooled token the mean over what it is the mean of."""
+        steps = self._step_times(medium.frame_times[window.frames], window)
+        columns = medium.column_times[window.columns]
+        dated = int(self.config.has_time_tokens and window.timed)
+        entries = [
+            row
+            for times, rows in ((steps, self.layout.stc_cells), (columns, medium.sound.shape[1]))
+            for row in times.double()[:, None, None].repeat(1, dated + rows, 1)
+        ]
+        entries, dates = self._budgeted(entries, torch.cat([steps, columns]), len(steps))
+        return in_order(entries, dates, self.config.token_order)[:, 0]
+
+    def output_layers(self) -> list[nn.Linear]:
+        layers = [self.readout[-1]]
+        if self.config.has_audio_tower:
+            layers.append(self.audio_mlp.down)
+        return layers + ([self.time_projection] if self.config.uses_time else [])
 
     def read_times(self, pooled: PooledKeys, tlp, times: torch.Tensor, duration: torch.Tensor) -> torch.Tensor:
         """Question tokens `(T, D)` of one medium from `times (T,)`: here simply its time features."""
         return self.time_projection(tlp(times, duration)) + self.time_embedding[QUESTION]
 
-    def _picture(
-        self, tokens: DatedTokens, frames: torch.Tensor, window: Window
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Tokens of each temporal step of a window, `(cells, D)`, and the times of the steps."""
-        steps = self.layout.stc_steps(window)
-        if not steps:
-            return [], tokens.frame_times[:0]
+    def _picture(self, tokens: DatedTokens, frames: torch.Tensor, window: Window) -> list[torch.Tensor]:
+        """Tokens of each temporal step of a window, `(cells, D)`."""
+        if not len(frames):
+            return []
         seen = self.layout.stc_frames(window)
         side = isqrt(tokens.picture.shape[1])
         # Frame by frame, so that one that is seen several times is computed once.
@@ -149,12 +181,37 @@ class STCConnector(BaseConnector):
         clip = pixels[torch.tensor(seen, device=pixels.device)].movedim(0, 1)[None]  # (1, d, frames, side, side)
         grid = self.sampler(clip)[0].movedim(0, 1)  # (steps, d, rows, columns)
         grid = torch.cat([self.s2(part) for part in grid.split(self.config.tower_batch_size)])
-        if window.timed:
-            times = tokens.frame_times[frames]
-            dates = torch.stack([_mean_time(times[torch.tensor(step, device=times.device)]) for step in steps])
-        else:
-            dates = torch.full((len(steps),), NO_TIME, device=tokens.frame_times.device)
-        return list(self.readout(grid.flatten(2).transpose(1, 2))), dates
+        return list(self.readout(grid.flatten(2).transpose(1, 2)))
+
+    def _step_times(self, times: torch.Tensor, window: Window) -> torch.Tensor:
+        """`(steps,)` int64: of each temporal step the mean of its frames', whose `times (frames,)` are given."""
+        steps = self.layout.stc_steps(window)
+        if not steps:
+            return times[:0]
+        if not window.timed:
+            return torch.full((len(steps),), NO_TIME, device=times.device)
+        return torch.stack([_mean_time(times[torch.tensor(step, device=times.device)]) for step in steps])
+
+    def _budgeted(
+        self, entries: list[torch.Tensor], dates: torch.Tensor, steps: int
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Entries, the first `steps` of the picture, and their dates; where there is a budget, one token an entry."""
+        budget = self.config.stc_tokens_per_window
+        if budget is None:
+            return entries, dates
+        shares = [budget - budget // 2, budget // 2]
+        parts = [(entries[:steps], dates[:steps]), (entries[steps:], dates[steps:])]
+        if not all(len(rows) for rows, _ in parts):
+            shares = [budget, budget]
+        tokens, times = [], []
+        for (rows, its_dates), share in zip(parts, shares, strict=True):
+            if not len(rows):
+                continue
+            tokens += pooled_over_time(torch.cat(rows), share).split(1)
+            lengths = torch.tensor([len(row) for row in rows], device=its_dates.device)
+            each = its_dates.repeat_interleave(lengths).double()[:, None]
+            times.append(pooled_over_time(each, share)[:, 0].to(torch.int64))
+        return tokens, torch.cat(times)
 
     def _dated(self, entries: list[torch.Tensor], dates: torch.Tensor, tlp, duration) -> list[torch.Tensor]:
         """Entries with their time added, or as a token in front, as `time_fusion` asks."""

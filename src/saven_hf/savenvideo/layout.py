@@ -31,7 +31,7 @@ SPEECH_CENTRE_US = 50_000
 
 RESAMPLER_TYPES = ("avts", "mlp", "mlp_pool", "stc", "causal_qformer")
 # Fields of one connector are left out of the saved form of the others.
-_STC_FIELDS = ("stc_stride", "stc_padding", "image_frames")
+_STC_FIELDS = ("stc_stride", "stc_padding", "stc_tokens_per_window", "image_frames")
 _QFORMER_FIELDS = ("step_seconds", "bands_as_moments")
 
 
@@ -98,8 +98,9 @@ class TokenLayout:
 
     Args:
         resampler_type: "avts", "mlp_pool" and "causal_qformer" spend `queries_per_window` tokens a window, "mlp" one
-            token a patch, "stc" one a cell of its shrunken grid, and one a patch of sound. Windows of
-            "causal_qformer" are all `window_seconds` long, so that its steps tile them.
+            token a patch, "stc" one a cell of its shrunken grid, and one a patch of sound, or
+            `stc_tokens_per_window`. Windows of "causal_qformer" are all `window_seconds` long, so that its steps tile
+            them.
         queries_per_window: learnable queries of the resampler, per window.
         window_seconds: longest window; windows of a medium are of equal length. None: one window (the paper's case).
         window_frames: most frames in a window; a window with more is cut between frames. None: no limit.
@@ -109,7 +110,7 @@ class TokenLayout:
         question_tokens: whether each time that a question names is a token.
         has_audio: whether the model hears at all.
         speech_rows: tokens of the speech tower for one of its columns; 0 without a speech tower.
-        stc_stride, stc_padding, image_frames: of `SAVEnVideoConfig`.
+        stc_stride, stc_padding, stc_tokens_per_window, image_frames: of `SAVEnVideoConfig`.
         step_seconds: step of "causal_qformer", of which a window holds a whole number.
         bands_as_moments: "causal_qformer" reads the bands of a column as moments one after the other, so a column that
             reaches over the edge of a window belongs to both sides.
@@ -127,6 +128,7 @@ class TokenLayout:
     speech_rows: int = 0
     stc_stride: tuple[int, int, int] = (2, 2, 2)
     stc_padding: int = 0
+    stc_tokens_per_window: int | None = None
     image_frames: int = 1
     step_seconds: float = 0.5
     bands_as_moments: bool = False
@@ -160,6 +162,7 @@ class TokenLayout:
             speech_rows=0 if config.speech_config is None else SPEECH_TOKENS_PER_COLUMN,
             stc_stride=config.stc_stride,
             stc_padding=config.stc_padding,
+            stc_tokens_per_window=config.stc_tokens_per_window,
             image_frames=config.image_frames,
             step_seconds=config.qformer_step_seconds,
             bands_as_moments=config.qformer_alignment == "published",
@@ -172,6 +175,7 @@ class TokenLayout:
         left_out += () if self.speech_rows else ("speech_rows",)
         # What was added to the first form is left out where it is as it was: fingerprints of encoded media hold.
         left_out += tuple(name for name in ("question_tokens", "has_audio") if fields[name])
+        left_out += () if self.stc_tokens_per_window else ("stc_tokens_per_window",)
         return {name: value for name, value in fields.items() if name not in left_out}
 
     def plan(
@@ -288,6 +292,8 @@ class TokenLayout:
         return (size + 2 * self.stc_padding - stride) // stride + 1
 
     def _num_stc_tokens(self, window: Window) -> int:
+        if self.stc_tokens_per_window is not None:
+            return self.stc_tokens_per_window
         steps = len(self.stc_steps(window))
         dated = steps + len(window.columns) if window.timed and self.time_tokens else 0
         return steps * self.stc_cells + len(window.columns) * self.audio_bands + dated

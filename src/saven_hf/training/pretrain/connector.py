@@ -1,9 +1,10 @@
 """The tiny connector, pretrained to say moments as the language model has learnt to read them.
 
 The language model was pretrained on *timelines* (`language.py`): vectors of what a scene holds at evenly spaced
-moments. Here the resampler learns to make the same vectors of what the towers saw and heard, one for each of its
-queries and for each time that is asked about. Through a small frozen language model alone, captions had taught it
-nothing of picture and sound after 120 updates; told what each query should say, it learns from all of them in each.
+moments. Here the connector learns to make the same vectors of what the towers saw and heard, one for each of its
+tokens (of the moment that `token_times` names) and for each time that is asked about. Through a small frozen language
+model alone, captions had taught it nothing of picture and sound after 120 updates; told what each token should say, it
+learns from all of them in each.
 Our decision: the paper's connector starts from nothing, in front of a language model that forgives much.
 """
 
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...savenvideo.layout import NO_TIME
 from ...savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration
 from ...savenvideo.tower_features import TowerFeatures
 from ...world.scenes import Scene
 from ..cache import FeatureCache
-from .language import TimelineCode, moments_of
+from .language import NOTHING, SOUND_COLUMNS, SOUND_TIMES, TimelineCode, moments_of
 from .loop import CHECKPOINT, fit
 
 
@@ -41,21 +43,26 @@ def pretrain_connector(
     batch_size: int = 8,
     learning_rate: float = 3e-3,
     shift_seconds: float = 300.0,
+    use_audio: bool = True,
     seed: int = 0,
     stop_after: int | None = None,
     progress: bool = True,
 ) -> bool:
-    """Train the resampler and the time projection of `model` in place; goes on where a killed run stopped.
+    """Train the connector and the time projection of `model` in place; goes on where a killed run stopped.
+
+    A connector whose question tokens read nothing of the medium (all but "avts") can say no more of a time that is
+    asked about than that time.
 
     Args:
         output_dir: gets `losses.jsonl` and, until training is complete, a checkpoint.
-        model: of `avts`, on the device to train on. Its language model has no part in it but its width: what moments
+        model: on the device to train on. Its language model has no part in it but its width: what moments
             look like is agreed on (`TimelineCode`).
         tokenizer: of the language model.
         scenes, videos: the scenes and their files, in the same order.
         cache: encoder outputs of the videos, see `build_cache`.
         batch_size: videos of a step.
         shift_seconds: the clock of half of the videos starts up to so much later.
+        use_audio: whether sound is heard; without, nothing is to be said of it.
         stop_after: leave after this many steps, with a checkpoint.
 
     Returns:
@@ -68,12 +75,14 @@ def pretrain_connector(
     features = FeatureCache(cache)
     code = TimelineCode(tokenizer, model.get_input_embeddings().embedding_dim).to(model.device)
     inner = model.model
-    learner = nn.ModuleList([inner.resampler, inner.temporal_projection])
+    # A model that knows no time has no time projection.
+    learner = nn.ModuleList(part for part in (inner.resampler, inner.temporal_projection) if part is not None)
     model.requires_grad_(False)
     learner.requires_grad_(True)
 
     # Moments are short vectors: outputs of the usual size would first have to shrink.
-    nn.init.zeros_(inner.resampler.output_projection.weight)
+    for layer in inner.resampler.output_layers():
+        nn.init.zeros_(layer.weight)
 
     held: dict[int, TowerFeatures] = {}
 
@@ -88,7 +97,7 @@ def pretrain_connector(
         rng = np.random.default_rng([seed, 1 + step])
         media, asked, targets = [], [], []
         for at in rng.choice(len(scenes), min(batch_size, len(scenes)), replace=False):
-            medium = watched(at)
+            medium = watched(at) if use_audio else watched(at).without_sound()
             # Questions are read medium by medium, which is what a large batch would wait for.
             count = int(rng.integers(1, _MOST_ASKED + 1)) if len(media) < _MEDIA_ASKED else 0
             times = np.sort(rng.integers(0, scenes[at].duration, count))
@@ -119,17 +128,19 @@ def pretrain_connector(
 def _truth(
     scene: Scene, medium: TowerFeatures, asked: np.ndarray, offset: int, model
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, times and which are asked about, of what the connector should say of a medium: a token for each query of
-    each window, then one for each time in question."""
-    queries = model.config.queries_per_window
+    """Rows, times and which are asked about, of what the connector should say of a medium: each token of each window,
+    then, if it answers to times in question, one for each of these."""
     windows = model.layout.plan(medium.frame_times.tolist(), medium.column_times.tolist(), medium.duration)
-    edges = np.array([(window.start, window.end) for window in windows])
-    anchors = edges[:, :1] + (edges[:, 1:] - edges[:, :1]) * (np.arange(queries) + 0.5) / queries
-    rows, times = moments_of(scene, np.concatenate([anchors.ravel(), asked]) - offset)
+    moments = [model.resampler.token_times(window, medium).numpy() for window in windows]
+    edges = np.repeat([(window.start, window.end) for window in windows], list(map(len, moments)), axis=0)
+    if model.config.question_times == "none":
+        asked = asked[:0]
+    rows, times = moments_of(scene, np.concatenate([*moments, asked]) - offset)
     times += offset
-    low, high = (np.repeat(edges[:, at], queries)[:, None] for at in (0, 1))
-    count = anchors.size
-    times[:count] = np.clip(times[:count], low, high)
+    count = len(edges)
+    times[:count] = np.clip(times[:count], edges[:, :1], edges[:, 1:])
+    if not len(medium.column_times):
+        rows[:, SOUND_COLUMNS], times[:, SOUND_TIMES] = NOTHING, NO_TIME
     times[count:] = asked[:, None]
     return rows, times, np.arange(len(rows)) >= count
 

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from ...savenvideo.layout import NO_TIME
 from ...savenvideo.times import parse_times
 from ...world.conversations import Turn, make_conversation, shift_times
 from ...world.scenes import Scene
@@ -79,6 +80,8 @@ SOUND_ATTRIBUTES = {
     "loudness": tuple(LOUDNESSES),
 }
 ATTRIBUTES = {**PICTURE_ATTRIBUTES, **SOUND_ATTRIBUTES}
+# Of the sound, among the columns of attributes and among the four times.
+SOUND_COLUMNS, SOUND_TIMES = slice(len(PICTURE_ATTRIBUTES), len(ATTRIBUTES)), slice(2, 4)
 NOTHING = 0  # row of the table: no picture, or no sound, or an attribute that was not noticed
 _OFFSETS = np.cumsum([1, *(len(values) for values in ATTRIBUTES.values())])
 TABLE_ROWS = int(_OFFSETS[-1])
@@ -140,7 +143,7 @@ def moments_of(scene: Scene, moments: np.ndarray) -> tuple[np.ndarray, np.ndarra
     times = np.zeros((len(moments), 4), dtype=np.int64)
     for events, spans, columns, dates in (
         (pictures, picture_times, slice(0, 6), slice(0, 2)),
-        (sounds, sound_times, slice(6, 11), slice(2, 4)),
+        (sounds, sound_times, SOUND_COLUMNS, SOUND_TIMES),
     ):
         at = np.clip(np.searchsorted(spans[:, 0], moments, side="right") - 1, 0, len(spans) - 1)
         rows[:, columns] = events[at]
@@ -229,7 +232,7 @@ class TimelineCode(nn.Module):
         self.tokenizer, self.spoken = tokenizer, spoken
 
     def forward(self, rows: torch.Tensor, times: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """rows `(n, 11)`, times `(n, 4)` int64 microseconds, asked `(n,)` -> `(n, hidden)`."""
+        """rows `(n, 11)`, times `(n, 4)` int64 microseconds or `NO_TIME`, asked `(n,)` -> `(n, hidden)`."""
         values = F.embedding(rows, self.table).sum(-2)
         return values + _phases(times).flatten(-2) @ self.times + asked[:, None] * self.asked
 
@@ -259,10 +262,10 @@ class TimelineCode(nn.Module):
 
 
 def _phases(times: torch.Tensor) -> torch.Tensor:
-    """`(...)` int64 microseconds -> `(..., 2 * periods)`: sines, then cosines."""
+    """`(...)` int64 microseconds -> `(..., 2 * periods)`: sines, then cosines; zeros for `NO_TIME`."""
     periods = torch.tensor([round(period * 1e6) for period in CODE_PERIODS], device=times.device)
     phase = torch.remainder(times[..., None], periods).to(torch.float32) / periods * (2 * torch.pi)
-    return torch.cat([phase.sin(), phase.cos()], -1)
+    return torch.cat([phase.sin(), phase.cos()], -1).masked_fill((times == NO_TIME)[..., None], 0.0)
 
 
 def tiny_language_config(tokenizer: PreTrainedTokenizerBase, **settings) -> Qwen2Config:
