@@ -143,6 +143,8 @@ class Grid:
                     f"{path}: {variant.name}: there is no stage {unknown[0]!r} of {', '.join(stages)}."
                 )
         for name, experiment in self.values["experiments"].items():
+            if experiment.get("tokens", "equal") != "equal":
+                raise AblationError(f"{path}: {name}: tokens: {experiment['tokens']!r} is none of 'equal'.")
             missing = [one for one in experiment.get("beside", ()) if one not in self.variants]
             if missing:
                 raise AblationError(f"{path}: {name}: there is no variant {missing[0]!r} to stand beside.")

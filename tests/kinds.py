@@ -21,6 +21,7 @@ KINDS = {
     "mlp_pool": {"resampler_type": "mlp_pool"},
     "stc": {"resampler_type": "stc"},
     "stc as published": STC_AS_PUBLISHED,
+    "stc on a budget": {"resampler_type": "stc", "stc_tokens_per_window": 6},
     "causal_qformer": QFORMER,
     "causal_qformer as published": PUBLISHED_QFORMER,
     "avts with speech": {"speech_config": SPEECH},

@@ -304,3 +304,48 @@ class TestConfig:
         assert gap(by_time, by_modality) > 1e-2
         assert gap(by_time.sort(0)[0], by_modality.sort(0)[0]) < 1e-5
         assert gap(by_modality[:4], by_time[3 * 8 : 3 * 8 + 4]) < 1e-5  # three columns of sound come before 0.5 s
+
+
+class TestBudget:
+    """`stc_tokens_per_window`: fewer tokens than cells and patches, by means over time."""
+
+    def tokens(self, budget, media, **settings):
+        model = shaken_model(**PUBLISHED | settings | {"stc_tokens_per_window": budget})
+        found = connect(model, *media, duration=4_000_000).window_tokens[0]
+        layout = TokenLayout.from_config(model.config)
+        assert len(found) == layout.num_window_tokens(media[1].tolist(), media[3].tolist(), 4_000_000)
+        return found
+
+    def test_half_of_them_are_means_of_the_picture_and_half_of_the_sound(self):
+        media = sample(frames=8, side=4, columns=6)
+        whole = self.tokens(None, media, vision_config=vision(4))  # 4 steps of 4 cells, 6 columns of 8 patches
+        found = self.tokens(5, media, vision_config=vision(4))
+        assert len(whole) == 64 and len(found) == 5
+        torch.testing.assert_close(found[3], whole[16:40].mean(0))
+        torch.testing.assert_close(found[4], whole[40:].mean(0))
+        torch.testing.assert_close(self.tokens(4, media, vision_config=vision(4))[0], whole[:8].mean(0))
+
+    def test_what_is_alone_has_them_all(self):
+        picture, sound = sample(frames=8, side=4, columns=0), sample(frames=0, columns=6)
+        whole = self.tokens(None, picture, vision_config=vision(4))
+        torch.testing.assert_close(
+            self.tokens(4, picture, vision_config=vision(4)), whole.unflatten(0, (4, 4)).mean(1)
+        )
+        torch.testing.assert_close(self.tokens(6, sound), self.tokens(None, sound).unflatten(0, (6, 8)).mean(1))
+
+    def test_they_are_dated_and_stand_in_order_of_time(self):
+        media = sample(frames=4, columns=2)
+        dated = {"time_fusion": "both", "token_order": "time"}
+        whole, found = self.tokens(None, media, **dated), self.tokens(4, media, **dated)
+        # Sound at 0.09 and 0.25 s, steps at 1 and 3 s, each with the token of its date in front.
+        parts = [whole[:9], whole[9:18], whole[18:20], whole[20:]]
+        torch.testing.assert_close(found, torch.stack([part.mean(0) for part in parts]))
+
+    def test_without_it_the_saved_form_is_what_it_was(self):
+        plain, budgeted = (tiny_config(resampler_type="stc", stc_tokens_per_window=count) for count in (None, 6))
+        for settings in (TokenLayout.from_config(plain).to_dict(), plain.media_settings()):
+            assert "stc_tokens_per_window" not in settings
+        assert TokenLayout.from_config(budgeted).to_dict()["stc_tokens_per_window"] == 6
+        assert budgeted.media_settings()["stc_tokens_per_window"] == 6
+        with pytest.raises(ValueError, match="at least 2"):
+            tiny_config(stc_tokens_per_window=1)

@@ -8,14 +8,24 @@ import torch
 from safetensors.torch import load_file
 from transformers import SiglipVisionModel
 
+from saven_hf import SAVEnVideoForConditionalGeneration
 from saven_hf.savenvideo import SAVEnVideoBeatsModel
+from saven_hf.savenvideo.layout import NO_TIME
 from saven_hf.training.cache import FeatureCache
 from saven_hf.training.pretrain.audio import tiny_audio_config
 from saven_hf.training.pretrain.connector import _truth, pretrain_connector
-from saven_hf.training.pretrain.language import CODE, pretrain_language
+from saven_hf.training.pretrain.language import (
+    CODE,
+    NOTHING,
+    PICTURE_ATTRIBUTES,
+    SOUND_COLUMNS,
+    SOUND_TIMES,
+    TimelineCode,
+    pretrain_language,
+)
 from saven_hf.training.pretrain.loop import PretrainError
 from saven_hf.training.pretrain.vision import tiny_vision_config
-from saven_hf.training.tiny import TinyPlan, _tokenizer, _video, assemble, film, scenes_of
+from saven_hf.training.tiny import CONNECTOR, TinyPlan, _tokenizer, _video, assemble, film, scenes_of
 
 
 PLAN = TinyPlan(videos=1, short_videos=2, workers=2)
@@ -33,8 +43,20 @@ def world(tmp_path_factory):
     return out
 
 
-def learn(world, folder, **options):
+def assemble_as(world, **settings):
+    """The parts with another connector."""
+    tokenizer = _tokenizer(world / "tokenizer")
+    torch.manual_seed(0)
+    return SAVEnVideoForConditionalGeneration.from_components(
+        world / "vision", world / "audio", world / "language", tokenizer,
+        **CONNECTOR | {"resampler_layers": 1, "queries_per_window": 60} | settings,
+    )  # fmt: skip
+
+
+def learn(world, folder, connector=None, **options):
     model, processor = assemble(world)
+    if connector is not None:
+        model = assemble_as(world, **connector)
     scenes = list(scenes_of(PLAN))
     videos = [_video(world, scene) for scene in scenes]
     parts = (model, processor.tokenizer, scenes, videos, world / "cache")
@@ -76,3 +98,47 @@ def test_a_moved_clock_moves_the_truth(world):
     moved_rows, moved, _ = _truth(scene, medium.shifted(late), asked + late, late, model.model)
     assert moved_rows[-1].tolist() == rows[-1].tolist() and moved[-1].tolist() == [6_000_000] * 4
     assert set(moved[:-1, 0]) == {one.start + late for one in scene.pictures}
+
+
+@pytest.mark.parametrize(
+    "connector",
+    [
+        {"resampler_type": "mlp_pool"},
+        {"resampler_type": "stc", "stc_depth": 1, "stc_tokens_per_window": 60},
+        {"resampler_type": "causal_qformer", "qformer_rows": 16, "resampler_hidden_size": 48},
+        {"resampler_type": "mlp"},
+        {"resampler_type": "stc", "stc_depth": 1},
+        {"question_times": "none"},
+        {"question_times": "joint"},
+        {"question_times": "none", "time_fusion": "none", "query_anchors": False},
+    ],
+    ids=lambda one: "-".join(map(str, one.values())),
+)
+def test_every_connector_learns_to_say_moments(world, tmp_path, connector):
+    done, losses, model = learn(world, tmp_path, connector, steps=8)
+    assert done and losses[-1] < 0.97 * losses[0]
+    assert not any(parameter.requires_grad for parameter in model.model.language_model.parameters())
+
+
+def test_what_is_not_heard_is_not_to_be_said(world, tmp_path):
+    model, processor = assemble(world)
+    scene = next(iter(scenes_of(PLAN)))
+    medium = FeatureCache(world / "cache")[_video(world, scene)].without_sound()
+    rows, times, asked = _truth(scene, medium, np.array([1_000_000]), 0, model.model)
+    assert (rows[:, SOUND_COLUMNS] == NOTHING).all() and (rows[:, : len(PICTURE_ATTRIBUTES)] != NOTHING).all()
+    assert (times[:-1, SOUND_TIMES] == NO_TIME).all() and times[-1].tolist() == [1_000_000] * 4
+    code = TimelineCode(processor.tokenizer, model.config.text_config.hidden_size)
+    said = code(*map(torch.from_numpy, (rows[:-1], times[:-1], asked[:-1])))
+    # Nothing in the directions of the sound's times, and as much as ever in those of the picture's.
+    weights = said @ code.times.T
+    heard = weights.shape[-1] // 2
+    assert weights[:, heard:].abs().max() < 1e-5 < weights[:, :heard].abs().max()
+    with_sound = learn(world, tmp_path / "both", {}, steps=1)[1]
+    assert learn(world, tmp_path / "picture", {}, steps=1, use_audio=False)[1] != with_sound
+
+
+def test_the_code_is_the_same_when_it_is_made_anew(world):
+    model, processor = assemble(world)
+    anew = TimelineCode(processor.tokenizer, model.config.text_config.hidden_size)
+    for name, values in load_file(world / "language" / CODE).items():
+        torch.testing.assert_close(getattr(anew, name), values)

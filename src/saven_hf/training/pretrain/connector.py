@@ -131,7 +131,7 @@ def _truth(
     """Rows, times and which are asked about, of what the connector should say of a medium: each token of each window,
     then, if it answers to times in question, one for each of these."""
     windows = model.layout.plan(medium.frame_times.tolist(), medium.column_times.tolist(), medium.duration)
-    moments = [model.resampler.token_times(window, medium).numpy() for window in windows]
+    moments = [model.resampler.token_times(window, medium).cpu().numpy() for window in windows]
     edges = np.repeat([(window.start, window.end) for window in windows], list(map(len, moments)), axis=0)
     if model.config.question_times == "none":
         asked = asked[:0]
