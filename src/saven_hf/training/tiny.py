@@ -102,14 +102,15 @@ class TinyPlan:
     """How much of everything.
 
     videos, short_videos: scenes of 4 to 10 and of 2 to 4 segments, the latter to begin with; rows: conversations about
-    a video, for each stage; language_batch, connector_batch: conversations and videos of an update; recipe: keys that
-    replace those of all stages' recipes; workers: processes that write and read videos; drawers: processes that draw
-    conversations for the language model, 0 for its own.
+    a video, for each stage; language_layers: of the language model; language_batch, connector_batch: conversations and
+    videos of an update; recipe: keys that replace those of all stages' recipes; workers: processes that write and read
+    videos; drawers: processes that draw conversations for the language model, 0 for its own.
     """
 
     videos: int = 1000
     short_videos: int = 600
     rows: int = 6
+    language_layers: int = 5
     language_steps: int = 7000
     language_batch: int = 16
     vision_steps: int = 3000
@@ -122,15 +123,14 @@ class TinyPlan:
 
     @classmethod
     def for_device(cls, device: str | torch.device) -> TinyPlan:
-        """What made the shipped weights: on a GPU, of which a small model fills little, larger batches and more videos
-        in a few minutes; on two cores, less of it in some hours."""
+        """Some hours on two cores; on a GPU, of which so small a model fills little, a deeper language model and
+        larger batches in some minutes."""
         if torch.device(device).type == "cpu":
             return cls()
         drawers = min(6, (os.cpu_count() or 1) // 2)
         return cls(
-            videos=2400, short_videos=800, language_steps=12000, language_batch=64, connector_steps=1200,
-            connector_batch=64, recipe={"dataloader_workers": 4}, workers=max(1, (os.cpu_count() or 1) - drawers - 2),
-            drawers=drawers,
+            language_layers=7, language_steps=5000, language_batch=128, connector_steps=1500, connector_batch=64,
+            recipe={"dataloader_workers": 4}, workers=max(1, (os.cpu_count() or 1) - drawers - 2), drawers=drawers,
         )  # fmt: skip
 
 
@@ -168,6 +168,7 @@ def train_tiny(
             "data.0.cache": out / "cache",
         }
         settings = {key: str(path) for key, path in places.items()} | dict(plan.recipe)
+        settings["trainer.use_cpu"] = device.type == "cpu"
         recipe = load_recipe(f"tiny/{stage}", [f"{key}={json.dumps(value)}" for key, value in settings.items()])
         result = train(recipe)
         folder = Path(result.merged or result.model)
@@ -188,9 +189,10 @@ def _side_by_side(tasks: Sequence[tuple]) -> None:
 
 def _language(out: Path, plan: TinyPlan, device: str) -> None:
     if not _is_there(out / "language" / "config.json"):
+        tokenizer = _tokenizer(out / "tokenizer")
         pretrain_language(
-            out / "language", _tokenizer(out / "tokenizer"), steps=plan.language_steps, device=device,
-            batch_size=plan.language_batch, workers=plan.drawers,
+            out / "language", tokenizer, steps=plan.language_steps, batch_size=plan.language_batch, device=device,
+            config=tiny_language_config(tokenizer, num_hidden_layers=plan.language_layers), workers=plan.drawers,
         )  # fmt: skip
 
 

@@ -274,7 +274,7 @@ def tiny_language_config(tokenizer: PreTrainedTokenizerBase, **settings) -> Qwen
             "vocab_size": -(-len(tokenizer) // 8) * 8,
             "hidden_size": 256,
             "intermediate_size": 512,
-            "num_hidden_layers": 7,
+            "num_hidden_layers": 5,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             # So that a token's embedding is about as long as an attribute's direction.
