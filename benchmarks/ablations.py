@@ -196,8 +196,9 @@ class Bench:
         model, _ = load(base, "cpu")
         inner = model.model
         # The connector of the base is replaced, so it is no part of what runs are known by; nor is the device.
+        # Variants may be added: what each is stands with its runs.
         self.claim = {
-            "grid": grid.values,
+            "grid": {name: value for name, value in grid.values.items() if name != "experiments"},
             "code_version": __version__,
             "parts": weights_fingerprint(
                 (inner.vision_tower, inner.audio_tower, inner.language_model, model.lm_head), PLACEHOLDER_TOKENS
@@ -226,6 +227,10 @@ class Bench:
                     f"{self.out} was begun with another {name}: results are of one grid, one model and one version. "
                     "Take another folder."
                 )
+        for path in self.out.glob("runs/*/*/config.json"):
+            variant, made = path.parts[-3], _read_json(path)["variant"]
+            if variant in self.grid.variants and made != json.loads(json.dumps(vars(self.grid.variants[variant]))):
+                raise AblationError(f"{path.parent} was made with another {variant!r}: give the new one a new name.")
 
     # -- data ---------------------------------------------------------------------------------------------------------
 

@@ -117,6 +117,9 @@ class SAVEnVideoConfig(PreTrainedConfig):
         window_seconds: longest window; None puts everything in one window (the paper's case).
         window_frames: most frames in a window; None for no limit.
         query_anchors: whether query j also carries the time feature of the j-th of evenly spaced times in its window.
+        initial_attention: where a fresh "avts" looks before it has learnt anything: "own_time" starts its
+            cross-attention as a match of positions, so that query j looks at the j-th part of its window (our
+            decision: it learns faster, docs/model.md); "random" starts it like any other layer.
         balance_modalities: whether picture, sound and time get the same prior weight in attention, whatever their
             numbers of tokens (our decision: an hour has 178 thousand BEATs tokens against 16 x 729 of SigLIP).
         time_fusion: "add" adds the time feature to the tokens it dates, "token" makes it a key of its own (a token
@@ -196,6 +199,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
     window_seconds: float | int | None = 60.0
     window_frames: int | None = 64
     query_anchors: bool = True
+    initial_attention: Literal["own_time", "random"] = "own_time"
     balance_modalities: bool = True
 
     time_fusion: Literal["both", "token", "add", "none"] = "both"

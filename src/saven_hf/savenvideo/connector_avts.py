@@ -28,6 +28,11 @@ from .connector_base import (
 from .layout import NO_TIME, SPEECH_TOKENS_PER_COLUMN
 
 
+# Of the match of positions that attention starts from: its own moment gets most of a query's attention in the first
+# heads, and what is random about contents does not drown it.
+_MATCH_GAIN = 1.2
+
+
 def sinusoidal_positions(positions: torch.Tensor, dim: int) -> torch.Tensor:
     """Sine and cosine position encodings of real-valued `positions (...)`: `(..., dim)` float32."""
     half = (dim + 1) // 2
@@ -53,6 +58,19 @@ def window_positions(
     by_rank = rank / (valid.sum(-1, keepdim=True) - 1).clamp(min=1)
     dated = (start != NO_TIME)[:, None]
     return torch.where(dated, relative, by_rank.to(torch.float32)) * (num_queries - 1)
+
+
+def _matched_positions(size: int, heads: int) -> torch.Tensor:
+    """A projection `(size, size)` that hands each head sines and cosines of its own share of the frequencies, the
+    highest to the first: queries and keys that both go through it match where their `sinusoidal_positions` do, and
+    the first head tells neighbouring queries apart."""
+    pairs, half = size // heads // 2, (size + 1) // 2
+    matched = torch.zeros(size, size)
+    for head in range(heads):
+        for at in range(pairs):
+            row, frequency = head * (size // heads) + 2 * at, head * pairs + at
+            matched[row, frequency] = matched[row + 1, half + frequency] = 1.0
+    return matched
 
 
 class ResamplerAttention(nn.Module):
@@ -161,6 +179,13 @@ class AVTSResampler(Connector):
             init.normal_(parameter, std=std)
         if self.config.speech_config is not None:
             init.normal_(self.speech_position, std=std)
+        if self.config.initial_attention == "own_time" and self.config.resampler_attention != "literal":
+            matched = _matched_positions(self.config.resampler_hidden_size, self.config.resampler_heads)
+            for layer in self.layers:
+                for projection in (layer.cross_attn.q_proj, layer.cross_attn.k_proj):
+                    # What is there breaks the ties between patches, bands and queries.
+                    start = projection.weight / 2 + _MATCH_GAIN * matched.to(projection.weight)
+                    init.copy_(projection.weight, start)
 
     @property
     def joint(self) -> bool:
