@@ -10,7 +10,12 @@ from tiny import tiny_config, tiny_model, video_media
 from transformers import BatchFeature
 
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
-from saven_hf.savenvideo.connector_avts import AVTSLayer, literal_cross_attention, window_positions
+from saven_hf.savenvideo.connector_avts import (
+    AVTSLayer,
+    literal_cross_attention,
+    sinusoidal_positions,
+    window_positions,
+)
 from saven_hf.savenvideo.connector_base import (
     PICTURE,
     QUESTION,
@@ -458,3 +463,37 @@ class TestMLPConnector:
 def test_a_key_of_another_kind_is_refused(wrong):
     with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(wrong))):
         SAVEnVideoConfig(**wrong)
+
+
+def attention_at_start(initial_attention):
+    """Share of the attention of a fresh first head, layer by layer, that query j of 12 gives to keys less than two
+    queries away; keys are random but for their times."""
+    settings = {"queries_per_window": 12, "resampler_hidden_size": 48, "resampler_heads": 2}
+    resampler = tiny_model(**settings, initial_attention=initial_attention).model.resampler
+    times = torch.linspace(0, 11, 60)
+    positions = sinusoidal_positions(times, 48)
+    queries = torch.randn(12, 48, generator=torch.Generator().manual_seed(0)) + sinusoidal_positions(
+        torch.arange(12), 48
+    )
+    keys = torch.randn(60, 48, generator=torch.Generator().manual_seed(1)) + positions
+    near = (times - torch.arange(12)[:, None]).abs() < 2
+    shares = []
+    for layer in resampler.layers:
+        query, key = (projection(states)[:, :24] for projection, states in
+                      ((layer.cross_attn.q_proj, queries), (layer.cross_attn.k_proj, keys)))  # fmt: skip
+        shares.append(((query @ key.T / 24**0.5).softmax(-1) * near).sum(-1).mean().item())
+    return shares
+
+
+def test_a_fresh_query_looks_at_its_own_time():
+    chance = 1 / 3
+    assert min(attention_at_start("own_time")) > 1.5 * chance
+    assert max(attention_at_start("random")) < 1.1 * chance
+
+
+def test_what_was_loaded_is_not_started_anew(tmp_path):
+    model = shaken_model(initial_attention="own_time")
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    for name, value in model.model.resampler.state_dict().items():
+        assert torch.equal(again.model.resampler.state_dict()[name], value)

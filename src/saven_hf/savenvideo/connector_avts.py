@@ -183,6 +183,8 @@ class AVTSResampler(Connector):
             matched = _matched_positions(self.config.resampler_hidden_size, self.config.resampler_heads)
             for layer in self.layers:
                 for projection in (layer.cross_attn.q_proj, layer.cross_attn.k_proj):
+                    if getattr(projection.weight, "_is_hf_initialized", False):
+                        continue  # of a checkpoint, perhaps quantized
                     # What is there breaks the ties between patches, bands and queries.
                     start = projection.weight / 2 + _MATCH_GAIN * matched.to(projection.weight)
                     init.copy_(projection.weight, start)
