@@ -1,5 +1,4 @@
-"""Thinkers of Qwen2.5-Omni and Qwen3-Omni, Gemma 4 with sound, and VideoLLaMA3: built from configs with random weights,
-and saved."""
+"""Thinkers of Qwen2.5-Omni and Qwen3-Omni, Gemma 4 with sound, VideoLLaMA3: built from configs with random weights."""
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
