@@ -37,7 +37,7 @@ peer-tests: $(READY) ## run transformers' own test suites against our classes
 
 # transformers' video processors need torchvision, which nothing else here does: it is installed aside.
 TORCHVISION ?= torchvision==0.28.0
-peer-models: $(READY) ## ask tiny random Qwen-Omnis and VideoLLaMA3 through our commands; needs torchvision, put aside
+peer-models: $(READY) ## ask tiny random Qwen-Omnis, Gemma and VideoLLaMA3 through our commands; needs torchvision, put aside
 	test -d .cache/torchvision || $(BIN)/pip install --quiet --no-deps --target .cache/torchvision "$(TORCHVISION)"
 	PYTHONPATH=.cache/torchvision:tests/peer $(BIN)/python -m pytest -p torchvision_shim tests/peer_models
 

@@ -65,8 +65,7 @@ def tables(monkeypatch):
 def words(tmp_path, *only):
     counts = {"videos": 4, "split-videos": 2, "control-videos": 3, "sync-videos": 4, "speed-videos": 2}
     sizes = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
-    speech = ["--speech-model", "subtitles"]  # none is made
-    return ["--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "results.md"), *sizes, *speech, "--only", *only]
+    return ["--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "results.md"), *sizes, "--only", *only]
 
 
 def table_named(text, title):
@@ -144,3 +143,26 @@ def test_what_is_there_is_not_asked_again(tables, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         tables.main(words(tmp_path, "model"))
     assert refused.value.code == 2 and "give another folder" in capsys.readouterr().err
+
+
+def test_where_nobody_speaks_what_is_said_is_empty(tables, tmp_path, monkeypatch):
+    def adapter(*given, **more):
+        opened = catalog.open_adapter(*given, **more)
+        opened.max_new_tokens, opened.batch_size = 2, 64
+        return opened
+
+    monkeypatch.setattr("saven_hf.evaluation.open_adapter", adapter)
+    fewer = ["--videos", "1", "--split-videos", "1", "--control-videos", "1", "--sync-videos", "2"]
+    assert tables.main([*words(tmp_path, "text-only", "speech-text"), *fewer]) == 0
+    text, runs = (tmp_path / "results.md").read_text(), tmp_path / "runs"
+    assert "the transcript that speech-text reads is empty" in text
+    said = items(runs / "speech-text" / "iid", "world-iid.plain")
+    assert {row["fed"]["transcript_words"] for row in said} == {0} and len(said) > 9
+    alone = items(runs / "text-only" / "iid", "world-iid.plain")
+    assert [row["output"] for row in said] == [row["output"] for row in alone] and any(row["output"] for row in said)
+    # Subtitles are of the file as it was: no control that edits it, but for those that leave nothing to hear.
+    shown = {tuple(row[:2]) for row in table_named(text, "Controls").rows}
+    assert {name for who, name in shown if who == "text-only"} == {"plain", *tables.REMOVED, *tables.MOVED}
+    assert {name for who, name in shown if who == "speech-text"} == {
+        "plain", "mute", "mute+black", "no-time", "clock=+100",
+    }  # fmt: skip

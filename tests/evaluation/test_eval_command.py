@@ -1,6 +1,7 @@
 """`saven eval`, run as a user runs it."""
 
 import json
+import re
 
 import pytest
 from small import save_small_model
@@ -24,11 +25,10 @@ def test_prints_an_object_with_the_accuracy(tmp_path, capsys):
     # Again, and with other frames: what is there is used, or refused.
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert (
-        f"{100 * accuracy:.1f} % right; tables are in " in out
-        and "decode" in out
-        and "asked 18 of 18 questions" in out
-    )
+    assert f"{100 * accuracy:.1f} % right; tables are in " in out and "asked 18 of 18 questions" in out
+    shares = dict(re.findall(r"(\w+) (\d+) %", out.partition("vfr: asked")[0]))
+    assert list(shares) == ["decode", "encode", "prefill", "generate"]
+    assert sum(map(int, shares.values())) == pytest.approx(100, abs=2) and int(shares["prefill"]) > 0
     assert main([*words, "--fps", "2"]) == 2
     assert "another folder" in capsys.readouterr().err
 

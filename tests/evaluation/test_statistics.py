@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from saven_hf.evaluation.report import summarise_run
 from saven_hf.evaluation.statistics import (
     balanced_accuracy,
     difference_interval,
@@ -110,6 +111,29 @@ def test_letters_of_questions_with_other_numbers_of_options():
     rng, widths = np.random.default_rng(0), [2] * 150 + [5] * 100
     drawn = [letter_test(["ABCDE"[rng.integers(width)] for width in widths], widths).p_value for _ in range(400)]
     assert 0.02 < np.mean(np.array(drawn) < 0.05) < 0.085
+
+
+def test_a_run_over_questions_with_two_options():
+    def row(video, answer, parsed):
+        return {
+            "video_id": video, "form": "choice", "options": ["yes", "no"], "answer": answer, "parsed": parsed,
+            "correct": parsed == answer, "worded": None, "tags": {"task": "matching"}, "chance": {"text": 0.5},
+            "fed": {"frames": 4, "audio_seconds": 0.0},
+        }  # fmt: skip
+
+    # A is right 18 times, B twice; it says A whenever it says something.
+    rows = [row(f"v{at}", "A" if at < 18 else "B", "A" if at % 4 else None) for at in range(20)]
+    found = summarise_run(rows)
+    choice, letters = found["choice"], found["choice"]["letters"]
+    assert letters["right"]["counts"] == {"A": 18, "B": 2} and letters["right"]["expected"] == {"A": 10, "B": 10}
+    # One degree of freedom, by hand: (18 - 10)^2 / 10 twice.
+    assert letters["right"]["chi_square"] == pytest.approx(12.8)
+    assert letters["right"]["p_value"] == pytest.approx(math.erfc(math.sqrt(6.4)))
+    assert letters["said"] == {"A": 15, "none": 5} and choice["unparsable"] == 5
+    assert set(letters["accuracy"]) == {"A", "B"} and letters["accuracy"]["B"]["value"] == 0
+    assert letters["accuracy"]["A"]["value"] == pytest.approx(13 / 18)
+    assert choice["accuracy"]["value"] == choice["by"]["task"]["matching"]["accuracy"]["value"] == 13 / 20
+    assert choice["chance"] == {"text": 0.5} and found["fed"]["without_sound"] == 20
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""Both harnesses, item by item: a task of ours in lmms-eval, and the same benchmark in `saven eval`.
+"""Both harnesses, item by item: tasks of ours in lmms-eval, and the same benchmarks in `saven eval`.
 
     python tests/peer/lmms_eval_agreement.py [--venv .cache/lmms-eval]
 
-Makes an environment of its own (lmms-eval wants torchvision and much else), a small benchmark of questions about the
-world, and runs the embedded tiny model on it in both. Exit code 0 if every answer and verdict is the same.
+Makes an environment of its own (lmms-eval wants torchvision and much else), small benchmarks about the world in the
+published formats (choices, answer words, captions), and runs the embedded tiny model on them in both. Exit code 0 if
+every answer and verdict is the same.
 """
 
 import argparse
@@ -17,20 +18,47 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 LMMS_EVAL = "lmms-eval==0.7.2"
+# Benchmark and the files it is read from, below the working folder.
+BENCHMARKS = {
+    "avbench": "avbench.jsonl", "music-avqa": "music", "aveb-video-qa": "save", "aveb-avsd": "save",
+}  # fmt: skip
 PREPARE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from saven_hf.evaluation import WorldBenchmark
-from saven_hf.evaluation.lmms_plugin import write_task
 out = Path(sys.argv[1])
 world = WorldBenchmark("iid", 4, out / "media", forms=["choice"])
-rows = [
-    {"id": item.id, "video_id": video, "video": str(world.media(video).relative_to(out)), "question": item.question,
+items = [(video, item) for video in world.video_ids for item in world.items(video)]
+media = {video: world.media(video) for video in world.video_ids}
+
+def write(name, rows, lines=False):
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("".join(json.dumps(row) + "\\n" for row in rows) if lines else json.dumps(rows))
+
+write("avbench.jsonl", [
+    {"id": item.id, "video_id": video, "video": str(media[video].relative_to(out)), "question": item.question,
      "options": list(item.options), "answer": item.answer, "duration": 10.0}
-    for video in world.video_ids for item in world.items(video)
-]
-(out / "avbench.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
-write_task("avbench", out / "avbench.jsonl", out / "tasks")
+    for video, item in items
+], lines=True)
+write("music/json_update/avqa-test.json", [
+    {"video_id": f"{at:08d}", "question_id": 2 * at + number, "type": '["Audio-Visual", "Existential"]',
+     "question_content": "Is there a <Object> sound?", "templ_values": f'["{sound}"]', "anser": "yes"}
+    for at in range(len(media)) for number, sound in enumerate(("flute", "piano"))
+])
+write("save/nextqa_test.json", [
+    {"image": media[video].name, "question": item.question, "answer": item.options["ABCD".index(item.answer)],
+     "answer_candidates": list(item.options)}
+    for video, item in items
+])
+write("save/avsd_subset.json", [
+    {"image_name": [file.name, file.with_suffix(".wav").name],
+     "conversation": [["What is seen first?", "A shape."], ["And what is heard with it?", "it is a low tone"]]}
+    for file in media.values()
+])
+(out / "music" / "videos").mkdir()
+for at, file in enumerate(media.values()):
+    os.link(file, out / "music" / "videos" / f"{at:08d}.mp4")
+    os.link(file, out / "save" / file.name)
 """
 
 
@@ -59,29 +87,40 @@ def main() -> int:
         call(python, "-m", "pip", "install", "-q", LMMS_EVAL, "filelock<3.17", "-e", f"{SOURCE}[eval]")
         remove_own_tasks(python)
         (args.venv / "installed").touch()
-    work.mkdir(exist_ok=True)
+    if work.exists():
+        shutil.rmtree(work)  # what an earlier version answered
+    work.mkdir()
     call(python, "-c", PREPARE, work)
-    ours, theirs = work / "ours", work / "theirs"
-    call(python, "-m", "saven_hf.cli", "eval", "--benchmark", "avbench", "--data", work / "avbench.jsonl",
-         "--out", ours, "--device", "cpu")  # fmt: skip
+    tasks = {name.replace("-", "_"): work / file for name, file in BENCHMARKS.items()}
+    call(python, "-m", "saven_hf.evaluation.lmms_plugin", *(f"{task}={data}" for task, data in tasks.items()),
+         "--out", work / "tasks")  # fmt: skip
+    for name, file in BENCHMARKS.items():
+        call(python, "-m", "saven_hf.cli", "eval", "--benchmark", name, "--data", work / file,
+             "--out", work / "ours" / name, "--device", "cpu")  # fmt: skip
     call(python, "-m", "lmms_eval", "--model", "saven", "--model_args", "device=cpu", "--include_path", work / "tasks",
-         "--tasks", "avbench", "--log_samples", "--output_path", theirs)  # fmt: skip
-    answers = {
-        row["id"]: (row["output"], bool(row["correct"]))
-        for row in map(json.loads, (ours / "items" / "avbench.plain.jsonl").read_text().splitlines())
-    }
-    samples = sorted(theirs.rglob("*samples_avbench*.jsonl"))[-1]
-    found = {}
+         "--tasks", ",".join(tasks), "--log_samples", "--output_path", work / "theirs")  # fmt: skip
+    agreements = [agree(work, name) for name in BENCHMARKS]
+    return 0 if all(agreements) else 1
+
+
+def agree(work: Path, name: str) -> bool:
+    """Whether both gave the same answers and verdicts; prints those that differ."""
+    (items,) = (work / "ours" / name / "items").glob("*.plain.jsonl")
+    ours = {row["id"]: (row["output"], row.get("correct")) for row in map(json.loads, items.read_text().splitlines())}
+    (samples,) = (work / "theirs").rglob(f"*samples_{name.replace('-', '_')}.jsonl")
+    theirs = {}
     for row in map(json.loads, samples.read_text().splitlines()):
         response = row["filtered_resps"]
         while isinstance(response, list):
             response = response[0]
-        found[row["accuracy"]["id"]] = (response, bool(row["accuracy"]["correct"]))
-    differing = [one for one in answers if answers[one] != found.get(one)]
-    print(f"{len(answers)} items, {len(differing)} differ")
+        verdict = next(row[metric] for metric in ("accuracy", "cider") if metric in row)
+        theirs[verdict["id"]] = (response, verdict.get("correct"))
+    differing = [one for one in ours.keys() | theirs.keys() if ours.get(one) != theirs.get(one)]
+    said = len({output for output, _ in ours.values()})
+    print(f"{name}: {len(ours)} items, {said} different answers, {len(differing)} differ")
     for one in differing[:10]:
-        print(one, answers[one], found.get(one))
-    return 1 if differing or len(found) != len(answers) else 0
+        print(one, ours.get(one), theirs.get(one))
+    return bool(ours) and not differing
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Thinkers of Qwen2.5-Omni and Qwen3-Omni, and VideoLLaMA3: built from configs with random weights, and saved."""
+"""Thinkers of Qwen2.5-Omni and Qwen3-Omni, Gemma 4 with sound, VideoLLaMA3: built from configs with random weights."""
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -21,6 +21,15 @@ _LLAMA_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
     "{% if part.type == 'video' %}<|video_pad|>{% elif part.type == 'image' %}<|image_pad|>"
     "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+_GEMMA_TOKENS = {
+    "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+    "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>", "video_token": "<|video|>",
+}  # fmt: skip
+_GEMMA_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% else %}<|{{ part.type }}|>{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
 )
 
 
@@ -126,6 +135,50 @@ def save_qwen3_omni(folder):
     Qwen3OmniMoeProcessor(
         Qwen2VLImageProcessor(size=size, patch_size=16), Qwen2VLVideoProcessor(size=size, patch_size=16),
         WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_gemma4(folder):
+    from transformers import (
+        Gemma4AudioFeatureExtractor,
+        Gemma4Config,
+        Gemma4ForConditionalGeneration,
+        Gemma4ImageProcessor,
+        Gemma4Processor,
+        Gemma4VideoProcessor,
+    )
+
+    words = tokenizer(_GEMMA_TOKENS, _GEMMA_TEMPLATE)
+    ids = {name: words.convert_tokens_to_ids(token) for name, token in _GEMMA_TOKENS.items()}
+    config = Gemma4Config(
+        audio_config={
+            "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "subsampling_conv_channels": [128, 4],
+            "output_proj_dims": 16, "use_clipped_linears": False, "initializer_range": 0.3,
+        },
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3,
+        },
+        text_config={
+            "vocab_size": len(words), "vocab_size_per_layer_input": len(words), "hidden_size": 32,
+            "hidden_size_per_layer_input": 8, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention"], "max_position_embeddings": 4096,
+            "pad_token_id": words.pad_token_id, "eos_token_id": words.eos_token_id, "initializer_range": 0.3,
+        },
+        image_token_id=ids["image_token"], boi_token_id=ids["boi_token"], eoi_token_id=ids["eoi_token"],
+        audio_token_id=ids["audio_token"], boa_token_id=ids["boa_token"], eoa_token_index=ids["eoa_token"],
+        video_token_id=ids["video_token"], initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Gemma4ForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+    Gemma4Processor(
+        Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(max_soft_tokens=70), words, Gemma4VideoProcessor(),
+        chat_template=_GEMMA_TEMPLATE,
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
