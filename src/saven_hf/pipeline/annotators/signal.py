@@ -517,10 +517,14 @@ def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
     """
     pairs = [(seen, heard) for seen in _PICTURE for heard in _SOUND]
     draw.shuffle(pairs)
+    halves = {facet: found for facet in _FACETS if (found := _halves(parts, facet)) is not None}
     for ask in (_odd_range, _corner_range):
         for seen, heard in pairs:
-            sides = {at: (_half(parts, seen, part), _half(parts, heard, part)) for at, part in enumerate(parts)}
-            chosen = ask({at: side for at, side in sides.items() if None not in side}, seen, heard, draw)
+            if seen not in halves or heard not in halves:
+                continue
+            sides = [_Side(one.is_high, other.is_high, one.is_clear, other.is_clear)
+                     for one, other in zip(halves[seen], halves[heard], strict=True)]  # fmt: skip
+            chosen = ask(sides, _FACETS[seen], _FACETS[heard], draw)
             if chosen is not None:
                 when, ranges = chosen
                 text = f"When is {when}, measured by the middle of the video?"
@@ -529,24 +533,36 @@ def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
     return None
 
 
-# Whether a part is high in picture and in sound, by its number.
-_Sides = dict[int, tuple[bool, bool]]
+class _Side(NamedTuple):
+    """Whether a part is in the upper half in picture and in sound, and whether that is clear."""
+
+    seen: bool
+    heard: bool
+    seen_is_clear: bool
+    heard_is_clear: bool
+
+    @property
+    def is_clear(self) -> bool:
+        return self.seen_is_clear and self.heard_is_clear
+
+    def is_clearly_not(self, seen: bool, heard: bool) -> bool:
+        return (self.seen_is_clear and self.seen != seen) or (self.heard_is_clear and self.heard != heard)
 
 
-def _odd_range(sides: _Sides, seen: str, heard: str, draw: random.Random) -> tuple[str, list[int]] | None:
+def _odd_range(sides: list[_Side], one: _Facet, other: _Facet, draw: random.Random) -> tuple[str, list[int]] | None:
     """Each of four ranges is high or low in either stream, and one is unlike: the words, and the right one first."""
-    one, other = _FACETS[seen], _FACETS[heard]
+    known = [at for at, side in enumerate(sides) if side.is_clear]
     ways = [True, False]
     draw.shuffle(ways)
     for together in ways:
-        right = [at for at, (is_seen, is_heard) in sides.items() if (is_seen == is_heard) == together]
-        wrong = [at for at in sides if at not in right]
+        right = [at for at in known if (sides[at].seen == sides[at].heard) == together]
+        wrong = [at for at in known if at not in right]
         if not right or len(wrong) < 3:
             continue
         answer, others = draw.choice(right), draw.sample(wrong, 3)
-        # A stream that is the same in all wrong ranges and another in the right one would give it away.
-        if any(len({sides[at][stream] for at in others}) == 1 and sides[answer][stream] != sides[others[0]][stream]
-               for stream in (0, 1)):  # fmt: skip
+        # A stream that is the same in all wrong ranges and another in the right one would give it away. As either all
+        # three go together or none does, one stream is the same wherever the other is.
+        if len({sides[at].seen for at in others}) == 1:
             continue
         first, second = (other.high, other.low) if together else (other.low, other.high)
         when = (
@@ -556,30 +572,38 @@ def _odd_range(sides: _Sides, seen: str, heard: str, draw: random.Random) -> tup
     return None
 
 
-def _corner_range(sides: _Sides, seen: str, heard: str, draw: random.Random) -> tuple[str, list[int]] | None:
+def _corner_range(sides: list[_Side], one: _Facet, other: _Facet, draw: random.Random) -> tuple[str, list[int]] | None:
     """Four ranges, one of each way in which two streams can be high or low: the words, and the right one first."""
-    ways = [(is_seen, is_heard) for is_seen in (True, False) for is_heard in (True, False)]
-    corners = [[at for at, side in sides.items() if side == way] for way in ways]
-    if not all(corners):
-        return None
-    order = draw.sample(range(4), 4)
-    is_seen, is_heard = ways[order[0]]
-    one, other = _FACETS[seen], _FACETS[heard]
-    when = f"the picture {one.high if is_seen else one.low} while the sound is {other.high if is_heard else other.low}"
-    return when, [draw.choice(corners[at]) for at in order]
+    ways = [(seen, heard) for seen in (True, False) for heard in (True, False)]
+    draw.shuffle(ways)
+    for seen, heard in ways:
+        right = [at for at, side in enumerate(sides) if side.is_clear and side[:2] == (seen, heard)]
+        wrong = [[at for at, side in enumerate(sides) if side.is_clearly_not(seen, heard) and side[:2] == way]
+                 for way in ways if way != (seen, heard)]  # fmt: skip
+        if right and all(wrong):
+            when = (
+                f"the picture {one.high if seen else one.low} while the sound is {other.high if heard else other.low}"
+            )
+            return when, [draw.choice(right), *map(draw.choice, wrong)]
+    return None
 
 
-def _half(parts: list[_Part], facet: str, part: _Part) -> bool | None:
-    """Whether a part is in the upper half; None where that is not clear."""
+class _Half(NamedTuple):
+    is_high: bool
+    is_clear: bool
+
+
+def _halves(parts: list[_Part], facet: str) -> list[_Half] | None:
+    """Whether each part is in the upper half, and whether that is clear; None if one has no value."""
     values = [one.value(facet) for one in parts]
-    if any(value is None for value in values):
+    if None in values:
         return None
     order = sorted(values)
     middle = (order[(len(order) - 1) // 2] + order[len(order) // 2]) / 2
-    own, chosen = part.value(facet), _FACETS[facet]
+    chosen = _FACETS[facet]
     # Half as far from the middle as two values must lie apart.
     nearer = chosen._replace(apart=chosen.apart**0.5 if chosen.is_ratio else chosen.apart / 2)
-    return own > middle if nearer.clear(own, middle) else None
+    return [_Half(value > middle, nearer.clear(value, middle)) for value in values]
 
 
 def _question(
