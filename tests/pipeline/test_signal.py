@@ -258,6 +258,16 @@ def test_nothing_is_asked_where_nothing_stands_out_or_nothing_is_heard():
     assert question(random_row(0, 3), signal)["questions"] == []
 
 
+def test_what_was_counted_a_few_times_is_not_compared():
+    """3 sounds against 6 may be chance, 45 against 90 are not."""
+    signal, video = open_annotator("signal"), row([{"brightness": 0.3, "rhythm": 0.75}, {"rhythm": 1.5}] * 2)
+    assert signal.ask(video) == []
+    for segment in video["segments"]:
+        segment |= {name: 15 * segment[name] for name in ("start", "end", "first_frame", "last_frame")}
+    asked = signal.ask(video)
+    assert asked and all("new sounds stand out" in option for one in asked for option in one["options"])
+
+
 def test_letters_that_are_not_balanced_fail():
     rows = [{"questions": [{"answer": "A", "checks": {}} for _ in range(40)]}]
     assert balance_letters(rows) == {"A": 40, "B": 0, "C": 0, "D": 0}

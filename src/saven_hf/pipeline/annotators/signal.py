@@ -9,6 +9,7 @@ apart.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ class _Facet(NamedTuple):
     more: str
     less: str
 
-    def clear(self, one: float, other: float) -> bool:
+    def clear(self, one: float, other: float, doubt: float = 0.0) -> bool:
+        """Whether two values lie apart, by no less than a doubt about their difference."""
+        if abs(one - other) < doubt:
+            return False
         if self.is_ratio:
             return max(one, other) >= self.apart * max(min(one, other), 1e-9)
         return abs(one - other) >= self.apart
@@ -127,6 +131,8 @@ _FACETS = {
 }  # fmt: skip
 _PICTURE = tuple(name for name, facet in _FACETS.items() if facet.stream == "picture")
 _SOUND = tuple(name for name, facet in _FACETS.items() if facet.stream == "sound")
+# A part with much silence is soft by itself: the two are never asked for together, nor name parts by turns.
+_GOES_WITH = {"loudness": "silence", "silence": "loudness"}
 
 
 class SignalAnnotator(Annotator):
@@ -285,6 +291,14 @@ class _Part:
     def value(self, facet: str) -> float | None:
         return _FACETS[facet].value(self.segment["facts"])
 
+    def doubt(self, facet: str) -> float:
+        """How far a value may be off by chance, by two standard deviations: of what is counted, few say little."""
+        return _counting_doubt(self.value(facet), self.length) if facet == "rhythm" else 0.0
+
+    @property
+    def length(self) -> float:
+        return self.segment["end"] - self.segment["start"]
+
     @property
     def evidence(self) -> list[float]:
         return [self.segment["start"], self.segment["end"]]
@@ -300,10 +314,25 @@ class _Rest:
         values = [part.value(facet) for part in self.parts]
         if None in values or facet == "pitch":  # several pitches have no mean that is heard
             return None
-        lengths = [part.segment["end"] - part.segment["start"] for part in self.parts]
+        lengths = [part.length for part in self.parts]
         if facet == "loudness":
             return float(10 * np.log10(np.average([10 ** (level / 10) for level in values], weights=lengths)))
         return float(np.average(values, weights=lengths))
+
+    def doubt(self, facet: str) -> float:
+        length = sum(part.length for part in self.parts)
+        return _counting_doubt(self.value(facet), length) if facet == "rhythm" else 0.0
+
+
+def _counting_doubt(rate: float, seconds: float) -> float:
+    """Two standard deviations of a rate of which at least one was counted, if each comes by chance (Poisson)."""
+    return 2 * (max(rate, 1 / seconds) / seconds) ** 0.5
+
+
+def _differ(one: _Part, other: _Part | _Rest, facet: str) -> bool:
+    """Whether two parts clearly differ in a facet."""
+    values = one.value(facet), other.value(facet)
+    return None not in values and _FACETS[facet].clear(*values, math.hypot(one.doubt(facet), other.doubt(facet)))
 
 
 def _questions(row: dict) -> Iterator[dict]:
@@ -346,7 +375,7 @@ def _linked(parts: list[_Part], kind: str, draw: random.Random, used: list[str])
     streams = [("picture", "sound"), ("sound", "picture")]
     given_heard, given_seen = (sum(name in stream for name in used) for stream in (_SOUND, _PICTURE))
     for given, asked in streams if given_heard >= given_seen else reversed(streams):
-        anchors = [(facet, is_most, at) for facet in _FACETS if _FACETS[facet].stream == given and facet not in used
+        anchors = [(facet, is_most, at) for facet in _unused(used) if _FACETS[facet].stream == given
                    for is_most in (True, False) if (at := _extreme(pool, facet, is_most)) is not None]  # fmt: skip
         named = {at for _, _, at in anchors}
         groups = [group for group in _told_apart(pool, asked) if named & set(group)]
@@ -374,17 +403,19 @@ def _contrast(parts: list[_Part], kind: str, draw: random.Random, used: list[str
     """
     pool, within = _stretch(parts, kind, draw)
     found, mixed = [], []
-    for facet in _FACETS:
+    for facet in _unused(used):
         for is_most in (True, False):
             at = _extreme(pool, facet, is_most)
-            if facet in used or at is None:
+            if at is None:
                 continue
             one, rest = pool[at], _Rest([*pool[:at], *pool[at + 1 :]])
             given, asked = (_PICTURE, _SOUND) if facet in _PICTURE else (_SOUND, _PICTURE)
             heard_or_seen = _differences(one, rest, asked)
-            found += [((facet, is_most), one, rest, pair) for pair in combinations(heard_or_seen, 2)]
+            found += [((facet, is_most), one, rest, pair) for pair in combinations(heard_or_seen, 2)
+                      if _GOES_WITH.get(pair[0]) != pair[1]]  # fmt: skip
             mixed += [((facet, is_most), one, rest, (beside, name)) for name in heard_or_seen
-                      for beside in _differences(one, rest, given) if beside != facet]  # fmt: skip
+                      for beside in _differences(one, rest, given)
+                      if beside not in (facet, _GOES_WITH.get(facet))]  # fmt: skip
     if not found and not mixed:
         return None
     (facet, is_most), one, rest, (first, second) = _either_way(found or mixed, draw)
@@ -415,8 +446,7 @@ def _change(parts: list[_Part], draw: random.Random, used: list[str]) -> dict | 
 
 def _differences(one: _Part, other: _Part | _Rest, facets: Sequence[str]) -> list[str]:
     """Facets in which two parts clearly differ."""
-    values = {facet: (one.value(facet), other.value(facet)) for facet in facets}
-    return [facet for facet, pair in values.items() if None not in pair and _FACETS[facet].clear(*pair)]
+    return [facet for facet in facets if _differ(one, other, facet)]
 
 
 def _either_way(found: list[tuple], draw: random.Random) -> tuple:
@@ -447,6 +477,11 @@ def _comparison(
     return _question(text, options, 2 * rises[0] + rises[1], kind, category, evidence, draw)
 
 
+def _unused(used: list[str]) -> list[str]:
+    """Facets that may name a part."""
+    return [facet for facet in _FACETS if facet not in used and _GOES_WITH.get(facet) not in used]
+
+
 def _told_apart(pool: list[_Part], stream: str) -> list[tuple[int, ...]]:
     """All four parts that are clearly unlike each other, each to each, in one stream."""
     apart = {pair: _apart(pool[pair[0]], pool[pair[1]], stream) for pair in combinations(range(len(pool)), 2)}
@@ -456,9 +491,10 @@ def _told_apart(pool: list[_Part], stream: str) -> list[tuple[int, ...]]:
 def _apart(one: _Part, other: _Part, stream: str) -> bool:
     """Whether a word of two parts' options differs because what it stands for clearly does."""
     for facet in _PICTURE if stream == "picture" else _SOUND:
-        values, words = (one.value(facet), other.value(facet)), _FACETS[facet].words
-        if None not in values and _FACETS[facet].clear(*values) and len({_word(words, value) for value in values}) > 1:
-            return True
+        if _differ(one, other, facet):
+            words = {_word(_FACETS[facet].words, part.value(facet)) for part in (one, other)}
+            if len(words) > 1:
+                return True
     if stream == "sound":
         kinds = {part.segment["facts"]["sound"]["kind"] for part in (one, other)}
         return len(kinds) == 2 and "mixed" not in kinds
@@ -506,7 +542,7 @@ def _extreme(pool: list[_Part], facet: str, is_most: bool) -> int | None:
     if any(value is None for value in values):
         return None
     order = sorted(range(len(pool)), key=lambda at: values[at], reverse=is_most)
-    return order[0] if _FACETS[facet].clear(values[order[0]], values[order[1]]) else None
+    return order[0] if _differ(pool[order[0]], pool[order[1]], facet) else None
 
 
 def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
@@ -603,7 +639,8 @@ def _halves(parts: list[_Part], facet: str) -> list[_Half] | None:
     chosen = _FACETS[facet]
     # Half as far from the middle as two values must lie apart.
     nearer = chosen._replace(apart=chosen.apart**0.5 if chosen.is_ratio else chosen.apart / 2)
-    return [_Half(value > middle, nearer.clear(value, middle)) for value in values]
+    return [_Half(value > middle, nearer.clear(value, middle, part.doubt(facet) / 2**0.5))
+            for part, value in zip(parts, values, strict=True)]  # fmt: skip
 
 
 def _question(
