@@ -81,6 +81,12 @@ def test_facts_of_a_clip(clip_path):
     assert "red" in picture.colours and picture.motion < 0.002 and picture.direction is None
 
 
+def test_a_change_of_shot_is_no_motion(clip_path):
+    with open_media(clip_path) as media:  # red to 3 s, then another colour
+        still, changed = measure_picture(media, 0, 3), measure_picture(media, 0, 6)
+        assert measure_picture(media, 0, 6, [3.0]).motion <= 2 * still.motion + 1e-4 < changed.motion / 3
+
+
 def test_direction_of_a_picture_that_shifts(tmp_path):
     from saven_hf.pipeline.measure import _direction
 

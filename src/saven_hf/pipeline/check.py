@@ -110,7 +110,8 @@ def _redundancy(row: dict, asked: dict, before: Sequence[dict]) -> dict:
          if parse_times(one["question"]) == parse_times(asked["question"])), default=0.0,
     )  # fmt: skip
     inside, outside = [], []
-    named = [(start / 1e6, end / 1e6) for start, end in parse_spans(asked["question"]) if start < end]
+    # Text rounds to 1 ms, by which a range may reach into the segment before.
+    named = [(start / 1e6 + 1e-3, end / 1e6) for start, end in parse_spans(asked["question"]) if start < end]
     for one in row["segments"]:
         if _overlaps(one, asked["evidence"]):
             inside.append(one["av_text"])

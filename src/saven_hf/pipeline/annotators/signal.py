@@ -147,7 +147,7 @@ class SignalAnnotator(Annotator):
     def caption(self, row: dict, clips: Sequence[Clip]) -> list[dict]:
         captions = []
         for clip in clips:
-            picture = measure_picture(clip.media, clip.start, clip.end)
+            picture = measure_picture(clip.media, clip.start, clip.end, clip.segment["cuts"])
             sound = measure_sound(clip.media, clip.start, clip.end) if clip.media.has_audio else None
             captions.append(
                 {
