@@ -55,6 +55,8 @@ def cluster(executor: str):
         yield None
         return
     ray = pytest.importorskip("ray", reason="pip install saven-hf[ray]")
+    # Ray's workers have a niceness of 15, by which they stand still on a machine that does other things.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
     try:
         yield context.address_info["gcs_address"]
