@@ -19,7 +19,7 @@ def test_the_table_of_rules_is_up_to_date():
 def test_the_rate_of_right_rows_is_that_of_the_verdicts():
     path = Path(__file__).parents[2] / "docs" / "build_judged.jsonl"
     verdicts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len({one["row"] for one in verdicts}) == len(verdicts) == 30 and all(one["why"] for one in verdicts)
+    assert len({one["row"] for one in verdicts}) == len(verdicts) >= 30 and all(one["why"] for one in verdicts)
     assert f"{sum(one['right'] for one in verdicts)} of {len(verdicts)} are right" in TEXT
 
 

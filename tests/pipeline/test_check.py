@@ -89,6 +89,14 @@ def test_evidence_that_is_told_like_another_segment_is_redundant():
     assert not found["passed"] and 0.8 < found["score"] < 1 and "nearly the same caption" in found["detail"]
     # Where all of the video is the evidence, nothing beside it answers the question as well.
     assert checks(texts=twice, evidence=[[0.0, 16.0]])["redundancy"]["passed"]
+    # Nor does what lies outside of the range of time that the question names.
+    asked = "From 00:00:00.000 to {}, which animal rests while it rains?"
+    assert checks(texts=twice, question=asked.format("00:00:11.960"))["redundancy"]["passed"]
+    assert not checks(texts=twice, question=asked.format("00:00:15.960"))["redundancy"]["passed"]
+    before = (TEXTS[1], *TEXTS[1:])
+    for start, is_outside in (("00:00:03.999", True), ("00:00:03.960", False)):  # the segment before ends at 4 s
+        asked = f"From {start} to 00:00:07.960, which animal rests while it rains?"
+        assert checks(texts=before, question=asked)["redundancy"]["passed"] == is_outside
 
 
 def test_a_video_has_as_many_events_as_shots():

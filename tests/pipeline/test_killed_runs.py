@@ -54,7 +54,11 @@ def cluster(executor: str):
     if executor != "ray":
         yield None
         return
+    # A token would be known only to processes forked after the cluster began; nobody but this test reaches it.
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     ray = pytest.importorskip("ray", reason="pip install saven-hf[ray]")
+    # Ray's workers have a niceness of 15, by which they stand still on a machine that does other things.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
     try:
         yield context.address_info["gcs_address"]

@@ -81,6 +81,12 @@ def test_facts_of_a_clip(clip_path):
     assert "red" in picture.colours and picture.motion < 0.002 and picture.direction is None
 
 
+def test_a_change_of_shot_is_no_motion(clip_path):
+    with open_media(clip_path) as media:  # what is red changes to blue at 3 s
+        assert measure_picture(media, 0, 6).motion > 5e-5
+        assert measure_picture(media, 0, 6, [3.0]).motion == measure_picture(media, 0, 3).motion < 1e-5
+
+
 def test_direction_of_a_picture_that_shifts(tmp_path):
     from saven_hf.pipeline.measure import _direction
 

@@ -1,5 +1,6 @@
 """`saven build` on real clips: one with speech and two shots, a duet, a silent one, two in other codecs."""
 
+import json
 import os
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_every_time_lies_in_its_video_and_names_a_frame(built):
 
 def test_questions_have_their_formats_and_clips_without_sound_have_none(built):
     _, _, rows = built
-    assert {row["video_id"] for row in rows["qa"]} <= WITH_SOUND
+    assert {row["video_id"] for row in rows["qa"]} == WITH_SOUND and len(rows["qa"]) >= 5
     for row in rows["qa"]:
         assert row["question_type"] in QUESTION_TYPES
         assert row["checks"]["format"]["passed"], row["checks"]["format"]
@@ -86,3 +87,13 @@ def test_questions_have_their_formats_and_clips_without_sound_have_none(built):
         assert all(len(parse_spans(option)) == is_range for option in row["options"])
     for row in (*rows["videos"], *rows["captions"]):
         assert bool(row["audio_caption"]) == (row["video_id"] in WITH_SOUND) and row["visual_caption"]
+
+
+def test_every_question_is_one_that_was_judged_right(built):
+    """docs/build_judged.jsonl, by hand against the media."""
+    path = Path(__file__).parents[2] / "docs" / "build_judged.jsonl"
+    verdicts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    judged = {one["row"]: one for one in verdicts}
+    for row in built[2]["qa"]:
+        found = judged[f"qa {row['id']}, with the number of clips set by default"]
+        assert found["right"] and found["says"] == f"{row['question']} {row['options']['ABCD'.index(row['answer'])]}"

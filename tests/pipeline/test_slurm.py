@@ -1,4 +1,5 @@
-"""The job array that goes to Slurm, with an `sbatch` that only writes down what it is given."""
+"""The job array that goes to Slurm, with an `sbatch` that only writes down what it is given, and an `scontrol` that
+knows hosts by their names."""
 
 import os
 import re
@@ -19,6 +20,10 @@ for word in "$@"; do script=$word; done
 { echo "# words: $@"; cat "$script"; } > "$JOBS/$n.sh"
 echo "Submitted batch job 10$n"
 """
+# scontrol show hostnames LIST
+SCONTROL = """#!/bin/sh
+[ "$1 $2" = "show hostnames" ] && echo "$3"
+"""
 
 
 @pytest.fixture
@@ -26,9 +31,10 @@ def jobs(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     folder = tmp_path / "jobs"
     folder.mkdir()
-    command = tmp_path / "bin" / "sbatch"
-    command.write_text(SBATCH)
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    for name, script in (("sbatch", SBATCH), ("scontrol", SCONTROL)):
+        command = tmp_path / "bin" / name
+        command.write_text(script)
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("JOBS", str(folder))
     return folder

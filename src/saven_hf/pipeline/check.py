@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..data.prompts import LETTERS
 from ..data.schema import LEAST_EVENTS, NOT_CHECKED, OPTIONS
 from ..savenvideo.media import Media
-from ..savenvideo.times import parse_times
+from ..savenvideo.times import parse_spans, parse_times
 from .annotators import Annotator
 from .errors import ReplyError
 from .measure import picture_hash, sound_hash
@@ -104,18 +104,26 @@ def _consistency(row: dict, asked: dict, known: float | None) -> dict:
 
 def _redundancy(row: dict, asked: dict, before: Sequence[dict]) -> dict:
     """Not nearly the words of an earlier question with the same times; and what is told of the evidence is not nearly
-    what is told of another segment, which would answer it as well."""
+    what is told of another segment, which would answer it as well: one that the question's range of time includes."""
     closest = max(
         (similarity(asked["question"], one["question"]) for one in before
          if parse_times(one["question"]) == parse_times(asked["question"])), default=0.0,
     )  # fmt: skip
     inside, outside = [], []
+    # Text rounds to 1 ms, by which a range may reach into the segment before.
+    named = [(start / 1e6 + 1e-3, end / 1e6) for start, end in parse_spans(asked["question"]) if start < end]
     for one in row["segments"]:
-        is_inside = any(start < one["end"] and one["start"] < end for start, end in asked["evidence"])
-        (inside if is_inside else outside).append(one["av_text"])
+        if _overlaps(one, asked["evidence"]):
+            inside.append(one["av_text"])
+        elif not named or _overlaps(one, named):
+            outside.append(one["av_text"])
     told = max((similarity(one, other) for one in inside for other in outside), default=0.0)
     detail = "A segment beside the evidence has nearly the same caption." if told >= SAME_TEXT else None
     return verdict(max(closest, told) < SAME_TEXT, round(max(closest, told), 3), detail)
+
+
+def _overlaps(segment: dict, spans: Iterable[Sequence[float]]) -> bool:
+    return any(start < segment["end"] and segment["start"] < end for start, end in spans)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Everything here is a number with a unit, taken from decoded frames and samples. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ SAMPLE_RATE = 16_000
 _SIZE = (36, 64)  # of frames that are measured
 _FRAMES_PER_SECOND, _MOST_FRAMES = 8, 240
 _FRAME, _HOP = 512, 160  # samples of a spectrum, and from one to the next: 32 ms and 10 ms
+_FADE = 300_000  # us to both sides of a change of shot
 _BANDS = 40
 _SOUND_PIECE = 60 * SAMPLE_RATE  # samples analysed at a time, so that memory stays flat
 SILENCE_DB = -60.0
@@ -37,7 +39,8 @@ class PictureFacts:
         brightness: mean luma, 0 (black) to 1 (white).
         brightness_trend: luma of the last third less that of the first.
         colours: shares of the frame by name of colour, largest first.
-        motion: mean change of luma from one frame to the one an eighth of a second later, 0 to 1.
+        motion: mean change of luma from one frame to the one an eighth of a second later, 0 to 1, apart from where the
+            shot changes.
         direction: "left", "right", "up" or "down" in which all of the picture moves; None without one such.
         speed: of that motion, widths of the frame a second.
     """
@@ -96,8 +99,12 @@ class SoundFacts:
 # Picture
 
 
-def measure_picture(media: Media, start: float, end: float) -> PictureFacts:
-    """Facts of the frames shown in [start, end) seconds: eight a second, at most 240."""
+def measure_picture(media: Media, start: float, end: float, cuts: Sequence[float] = ()) -> PictureFacts:
+    """Facts of the frames shown in [start, end) seconds: eight a second, at most 240.
+
+    Args:
+        cuts: seconds at which the shot changes inside. Near these and near both ends a cross-fade is no motion.
+    """
     part = (round(start * 1e6), round(end * 1e6))
     times = media.sample_times("fps", fps=_FRAMES_PER_SECOND, max_frames=_MOST_FRAMES, part=part)
     frames = np.concatenate(list(decoded(media, np.array(times, dtype=np.int64), _SIZE, 64)))
@@ -107,7 +114,10 @@ def measure_picture(media: Media, start: float, end: float) -> PictureFacts:
     shares = colour_shares(frames)
     motion, direction, speed = 0.0, None, 0.0
     if len(frames) > 1:
-        motion = float(np.abs(np.diff(luma, axis=0)).mean())
+        changes = np.abs(np.diff(luma, axis=0)).mean(axis=(1, 2))
+        middles = (np.array(times[1:]) + np.array(times[:-1])) / 2
+        is_apart = np.all([np.abs(middles - 1e6 * edge) > _FADE for edge in (start, end, *cuts)], axis=0)
+        motion = float(changes[is_apart if is_apart.any() else slice(None)].mean())
         direction, speed = _direction(luma, np.diff(times) / 1e6)
     return PictureFacts(
         round(float(levels.mean()), 4),

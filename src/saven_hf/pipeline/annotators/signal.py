@@ -2,16 +2,21 @@
 
 Captions state what `measure` finds. Questions link the two streams: one part of the video is named by what its
 picture shows, and its sound is asked for, or the other way round; so neither stream alone tells the answer. Options
-are parts of the video itself, in a few words. A question is only asked where the measured values lie clearly apart.
+are parts of the video itself, in a few words. Where a video has no four parts that are unlike each other, one is
+compared in two ways with another or with the rest. A question is only asked where the measured values lie clearly
+apart.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
+
+import numpy as np
 
 from ...data.prompts import LETTERS
 from ...savenvideo.times import format_time
@@ -57,6 +62,7 @@ class _Facet(NamedTuple):
         words: upper ends of what a word of an option covers.
         most, least: anchors, behind "the part in which".
         high, low: of the two halves, behind "the picture is" or "the sound is".
+        more, less: a part against another.
     """
 
     stream: str
@@ -68,8 +74,13 @@ class _Facet(NamedTuple):
     least: str
     high: str
     low: str
+    more: str
+    less: str
 
-    def clear(self, one: float, other: float) -> bool:
+    def clear(self, one: float, other: float, doubt: float = 0.0) -> bool:
+        """Whether two values lie apart, by no less than a doubt about their difference."""
+        if abs(one - other) < doubt:
+            return False
         if self.is_ratio:
             return max(one, other) >= self.apart * max(min(one, other), 1e-9)
         return abs(one - other) >= self.apart
@@ -90,30 +101,38 @@ _FACETS = {
     "brightness": _Facet(
         "picture", lambda facts: facts["picture"]["brightness"], 0.04, False, _BRIGHTNESS,
         "the picture is at its brightest", "the picture is at its darkest", "bright", "dark",
+        "the picture is brighter", "the picture is darker",
     ),
     "motion": _Facet(
         "picture", lambda facts: facts["picture"]["motion"], 1.4, True, _AMOUNTS,
         "the picture moves most", "the picture moves least", "full of movement", "calm",
+        "more moves", "less moves",
     ),
     "loudness": _Facet(
         "sound", lambda facts: max(facts["sound"]["level"], -70.0), 3.0, False, _LOUDNESS,
         "the sound is at its loudest", "the sound is at its softest", "loud", "soft",
+        "the sound is louder", "the sound is softer",
     ),
     "pitch": _Facet(
         "sound", _pitch, 1.2, True, _PITCH,
         "the pitch is at its highest", "the pitch is at its lowest", "high in pitch", "low in pitch",
+        "the pitch is higher", "the pitch is lower",
     ),
     "rhythm": _Facet(
         "sound", lambda facts: facts["sound"]["rhythm"], 1.5, True, _OFTEN,
         "new sounds stand out most often", "new sounds stand out least often", "busy", "sparse",
+        "new sounds stand out more often", "new sounds stand out less often",
     ),
     "silence": _Facet(
         "sound", lambda facts: facts["sound"]["silent"], 0.2, False, _PAUSES,
         "there is most silence", "there is least silence", "broken by pauses", "unbroken",
+        "there is more silence", "there is less silence",
     ),
 }  # fmt: skip
 _PICTURE = tuple(name for name, facet in _FACETS.items() if facet.stream == "picture")
 _SOUND = tuple(name for name, facet in _FACETS.items() if facet.stream == "sound")
+# A part with much silence is soft by itself: the two are never asked for together, nor name parts by turns.
+_GOES_WITH = {"loudness": "silence", "silence": "loudness"}
 
 
 class SignalAnnotator(Annotator):
@@ -128,7 +147,7 @@ class SignalAnnotator(Annotator):
     def caption(self, row: dict, clips: Sequence[Clip]) -> list[dict]:
         captions = []
         for clip in clips:
-            picture = measure_picture(clip.media, clip.start, clip.end)
+            picture = measure_picture(clip.media, clip.start, clip.end, clip.segment["cuts"])
             sound = measure_sound(clip.media, clip.start, clip.end) if clip.media.has_audio else None
             captions.append(
                 {
@@ -272,9 +291,48 @@ class _Part:
     def value(self, facet: str) -> float | None:
         return _FACETS[facet].value(self.segment["facts"])
 
+    def doubt(self, facet: str) -> float:
+        """How far a value may be off by chance, by two standard deviations: of what is counted, few say little."""
+        return _counting_doubt(self.value(facet), self.length) if facet == "rhythm" else 0.0
+
+    @property
+    def length(self) -> float:
+        return self.segment["end"] - self.segment["start"]
+
     @property
     def evidence(self) -> list[float]:
         return [self.segment["start"], self.segment["end"]]
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Several segments, by the means of what is measured of them."""
+
+    parts: list[_Part]
+
+    def value(self, facet: str) -> float | None:
+        values = [part.value(facet) for part in self.parts]
+        if None in values or facet == "pitch":  # several pitches have no mean that is heard
+            return None
+        lengths = [part.length for part in self.parts]
+        if facet == "loudness":
+            return float(10 * np.log10(np.average([10 ** (level / 10) for level in values], weights=lengths)))
+        return float(np.average(values, weights=lengths))
+
+    def doubt(self, facet: str) -> float:
+        length = sum(part.length for part in self.parts)
+        return _counting_doubt(self.value(facet), length) if facet == "rhythm" else 0.0
+
+
+def _counting_doubt(rate: float, seconds: float) -> float:
+    """Two standard deviations of a rate of which at least one was counted, if each comes by chance (Poisson)."""
+    return 2 * (max(rate, 1 / seconds) / seconds) ** 0.5
+
+
+def _differ(one: _Part, other: _Part | _Rest, facet: str) -> bool:
+    """Whether two parts clearly differ in a facet."""
+    values = one.value(facet), other.value(facet)
+    return None not in values and _FACETS[facet].clear(*values, math.hypot(one.doubt(facet), other.doubt(facet)))
 
 
 def _questions(row: dict) -> Iterator[dict]:
@@ -284,23 +342,40 @@ def _questions(row: dict) -> Iterator[dict]:
     draw = random.Random(f"{row['video_id']} questions")
     used: list[str] = []
     for kind in ("global", "global", "timestamped", "timestamped", "time_range"):
-        made = _range_question(parts, draw) if kind == "time_range" else _linked(parts, kind, draw, used)
+        if kind == "time_range":
+            made = _range_question(parts, draw)
+        else:
+            made = _linked(parts, kind, draw, used) or _contrast(parts, kind, draw, used)
+            if made is None and kind == "timestamped":
+                made = _change(parts, draw, used)
         if made is not None:
             yield made
 
 
+def _stretch(parts: list[_Part], kind: str, draw: random.Random) -> tuple[list[_Part], str]:
+    """The parts that a question is about, and the words that say so: all, or some in a row with their times."""
+    if kind != "timestamped":
+        return parts, ""
+    length = draw.randint(4, len(parts))
+    start = draw.randint(0, len(parts) - length)
+    pool = parts[start : start + length]
+    return pool, f"{_times(pool[0], pool[-1])}, "
+
+
+def _times(first: _Part, last: _Part) -> str:
+    """ "from 00:00:01.000 to 00:00:07.960" """
+    start, end = segment_times(first.segment)[0], segment_times(last.segment)[1]
+    return f"from {format_time(start)} to {format_time(end)}"
+
+
 def _linked(parts: list[_Part], kind: str, draw: random.Random, used: list[str]) -> dict | None:
     """One part is named by one stream; what it is like in the other is asked, and three other parts are wrong."""
-    pool = parts
-    if kind == "timestamped":
-        length = draw.randint(4, len(parts))
-        start = draw.randint(0, len(parts) - length)
-        pool = parts[start : start + length]
+    pool, within = _stretch(parts, kind, draw)
     # Each stream is asked for by turns, as far as the video allows.
-    given_heard = sum(_FACETS[facet].stream == "sound" for facet in used)
     streams = [("picture", "sound"), ("sound", "picture")]
-    for given, asked in streams if 2 * given_heard >= len(used) else reversed(streams):
-        anchors = [(facet, is_most, at) for facet in _FACETS if _FACETS[facet].stream == given and facet not in used
+    given_heard, given_seen = (sum(name in stream for name in used) for stream in (_SOUND, _PICTURE))
+    for given, asked in streams if given_heard >= given_seen else reversed(streams):
+        anchors = [(facet, is_most, at) for facet in _unused(used) if _FACETS[facet].stream == given
                    for is_most in (True, False) if (at := _extreme(pool, facet, is_most)) is not None]  # fmt: skip
         named = {at for _, _, at in anchors}
         groups = [group for group in _told_apart(pool, asked) if named & set(group)]
@@ -314,14 +389,97 @@ def _linked(parts: list[_Part], kind: str, draw: random.Random, used: list[str])
         used.append(facet)
         when = _FACETS[facet].most if is_most else _FACETS[facet].least
         what = "what is heard" if asked == "sound" else "what does the picture look like"
-        text = f"{what} in the part of the video in which {when}"
-        if kind == "timestamped":
-            first, last = segment_times(pool[0].segment)[0], segment_times(pool[-1].segment)[1]
-            text = f"from {format_time(first)} to {format_time(last)}, {what} in the part in which {when}"
+        text = f"{within}{what} in the part{'' if within else ' of the video'} in which {when}?"
         options = [_in_short(pool[at], asked) for at in group]
-        text = f"{text[0].upper()}{text[1:]}?"
         return _question(text, options, group.index(answer), kind, f"{facet} and {asked}", [pool[answer]], draw)
     return None
+
+
+def _contrast(parts: list[_Part], kind: str, draw: random.Random, used: list[str]) -> dict | None:
+    """One part is named by one stream; how it differs from the rest is asked, in two things, at least one of the other
+    stream.
+
+    What names the part does not tell the other stream, which does not tell what part is meant.
+    """
+    pool, within = _stretch(parts, kind, draw)
+    found, mixed = [], []
+    for facet in _unused(used):
+        for is_most in (True, False):
+            at = _extreme(pool, facet, is_most)
+            if at is None:
+                continue
+            one, rest = pool[at], _Rest([*pool[:at], *pool[at + 1 :]])
+            given, asked = (_PICTURE, _SOUND) if facet in _PICTURE else (_SOUND, _PICTURE)
+            heard_or_seen = _differences(one, rest, asked)
+            found += [((facet, is_most), one, rest, pair) for pair in combinations(heard_or_seen, 2)
+                      if _GOES_WITH.get(pair[0]) != pair[1]]  # fmt: skip
+            mixed += [((facet, is_most), one, rest, (beside, name)) for name in heard_or_seen
+                      for beside in _differences(one, rest, given)
+                      if beside not in (facet, _GOES_WITH.get(facet))]  # fmt: skip
+    if not found and not mixed:
+        return None
+    (facet, is_most), one, rest, (first, second) = _either_way(found or mixed, draw)
+    used.append(facet)
+    when = _FACETS[facet].most if is_most else _FACETS[facet].least
+    text = f"{within}how does the part{'' if within else ' of the video'} in which {when} differ from the rest?"
+    category = f"{facet} and {_FACETS[second].stream}"
+    return _comparison(text, one, rest, (first, second), kind, category, [one], draw)
+
+
+def _change(parts: list[_Part], draw: random.Random, used: list[str]) -> dict | None:
+    """Two parts are named by their times; how one differs from the other is asked, in one thing of each stream."""
+    found = [
+        (f"{_times(one, one)} {_times(other, other)}", one, other, (seen, heard))
+        for one, other in combinations(parts, 2)
+        for seen in _differences(one, other, _PICTURE)
+        for heard in _differences(one, other, _SOUND)
+    ]
+    found = [candidate for candidate in found if candidate[0] not in used]
+    if not found:
+        return None
+    times, one, other, (seen, heard) = _either_way(found, draw)
+    used.append(times)
+    one, other = draw.sample((one, other), 2)
+    text = f"how does the video {_times(one, one)} differ from the video {_times(other, other)}?"
+    return _comparison(text, one, other, (seen, heard), "timestamped", f"{seen} and {heard}", [one, other], draw)
+
+
+def _differences(one: _Part, other: _Part | _Rest, facets: Sequence[str]) -> list[str]:
+    """Facets in which two parts clearly differ."""
+    return [facet for facet in facets if _differ(one, other, facet)]
+
+
+def _either_way(found: list[tuple], draw: random.Random) -> tuple:
+    """One of (..., part, other part, two facets). Whether the two rise together is drawn first: what mostly goes
+    together in a video, as loud and busy may, is then not mostly right."""
+    ways: dict[bool, list[tuple]] = {}
+    for candidate in found:
+        _, one, other, pair = candidate
+        rises = [one.value(facet) > other.value(facet) for facet in pair]
+        ways.setdefault(rises[0] == rises[1], []).append(candidate)
+    return draw.choice(ways[draw.choice(sorted(ways))])
+
+
+def _comparison(
+    text: str,
+    one: _Part,
+    other: _Part | _Rest,
+    facets: tuple[str, str],
+    kind: str,
+    category: str,
+    evidence: Sequence[_Part],
+    draw: random.Random,
+) -> dict:
+    """The options are all four ways in which two facets may differ, so that none is the odd one out."""
+    first, second = ((_FACETS[facet].less, _FACETS[facet].more) for facet in facets)
+    options = [f"{one_way}, and {other_way}" for one_way in first for other_way in second]
+    rises = [one.value(facet) > other.value(facet) for facet in facets]
+    return _question(text, options, 2 * rises[0] + rises[1], kind, category, evidence, draw)
+
+
+def _unused(used: list[str]) -> list[str]:
+    """Facets that may name a part."""
+    return [facet for facet in _FACETS if facet not in used and _GOES_WITH.get(facet) not in used]
 
 
 def _told_apart(pool: list[_Part], stream: str) -> list[tuple[int, ...]]:
@@ -333,9 +491,10 @@ def _told_apart(pool: list[_Part], stream: str) -> list[tuple[int, ...]]:
 def _apart(one: _Part, other: _Part, stream: str) -> bool:
     """Whether a word of two parts' options differs because what it stands for clearly does."""
     for facet in _PICTURE if stream == "picture" else _SOUND:
-        values, words = (one.value(facet), other.value(facet)), _FACETS[facet].words
-        if None not in values and _FACETS[facet].clear(*values) and len({_word(words, value) for value in values}) > 1:
-            return True
+        if _differ(one, other, facet):
+            words = {_word(_FACETS[facet].words, part.value(facet)) for part in (one, other)}
+            if len(words) > 1:
+                return True
     if stream == "sound":
         kinds = {part.segment["facts"]["sound"]["kind"] for part in (one, other)}
         return len(kinds) == 2 and "mixed" not in kinds
@@ -383,55 +542,105 @@ def _extreme(pool: list[_Part], facet: str, is_most: bool) -> int | None:
     if any(value is None for value in values):
         return None
     order = sorted(range(len(pool)), key=lambda at: values[at], reverse=is_most)
-    return order[0] if _FACETS[facet].clear(values[order[0]], values[order[1]]) else None
+    return order[0] if _differ(pool[order[0]], pool[order[1]], facet) else None
 
 
 def _range_question(parts: list[_Part], draw: random.Random) -> dict | None:
-    """When do the two streams go together, or not: each of four ranges is high or low in either, and one is unlike.
+    """When do the two streams go together, or not; else, when is each of them as it is said to be.
 
-    Only the one stream tells nothing: whatever it is, the other can make it the odd one.
+    Of the first, one stream tells nothing: whatever it is, the other can make a range the odd one. Of the second, one
+    leaves two ranges.
     """
     pairs = [(seen, heard) for seen in _PICTURE for heard in _SOUND]
     draw.shuffle(pairs)
-    for seen, heard in pairs:
-        sides = {at: (_half(parts, seen, part), _half(parts, heard, part)) for at, part in enumerate(parts)}
-        known = {at: seen_high == heard_high for at, (seen_high, heard_high) in sides.items()
-                 if seen_high is not None and heard_high is not None}  # fmt: skip
-        ways = [True, False]
-        draw.shuffle(ways)
-        for together in ways:
-            right = [at for at, agrees in known.items() if agrees == together]
-            wrong = [at for at, agrees in known.items() if agrees != together]
-            if not right or len(wrong) < 3:
+    halves = {facet: found for facet in _FACETS if (found := _halves(parts, facet)) is not None}
+    for ask in (_odd_range, _corner_range):
+        for seen, heard in pairs:
+            if seen not in halves or heard not in halves:
                 continue
-            answer = draw.choice(right)
-            chosen = draw.sample(wrong, 3)
-            # A stream that is the same in all wrong ranges and another in the right one would give it away.
-            if any(len({sides[at][stream] for at in chosen}) == 1 and sides[answer][stream] != sides[chosen[0]][stream]
-                   for stream in (0, 1)):  # fmt: skip
-                continue
-            one, other = _FACETS[seen], _FACETS[heard]
-            first, second = (other.high, other.low) if together else (other.low, other.high)
-            text = (
-                f"When is the picture {one.high} while the sound is {first}, or the picture {one.low} while the sound "
-                f"is {second}, measured by the middle of the video?"
-            )
-            options = [span_option(parts[at].segment) for at in (answer, *chosen)]
-            return _question(text, options, 0, "time_range", f"{seen} and {heard}", [parts[answer]], draw)
+            sides = [_Side(one.is_high, other.is_high, one.is_clear, other.is_clear)
+                     for one, other in zip(halves[seen], halves[heard], strict=True)]  # fmt: skip
+            chosen = ask(sides, _FACETS[seen], _FACETS[heard], draw)
+            if chosen is not None:
+                when, ranges = chosen
+                text = f"When is {when}, measured by the middle of the video?"
+                options = [span_option(parts[at].segment) for at in ranges]
+                return _question(text, options, 0, "time_range", f"{seen} and {heard}", [parts[ranges[0]]], draw)
     return None
 
 
-def _half(parts: list[_Part], facet: str, part: _Part) -> bool | None:
-    """Whether a part is in the upper half; None where that is not clear."""
+class _Side(NamedTuple):
+    """Whether a part is in the upper half in picture and in sound, and whether that is clear."""
+
+    seen: bool
+    heard: bool
+    seen_is_clear: bool
+    heard_is_clear: bool
+
+    @property
+    def is_clear(self) -> bool:
+        return self.seen_is_clear and self.heard_is_clear
+
+    def is_clearly_not(self, seen: bool, heard: bool) -> bool:
+        return (self.seen_is_clear and self.seen != seen) or (self.heard_is_clear and self.heard != heard)
+
+
+def _odd_range(sides: list[_Side], one: _Facet, other: _Facet, draw: random.Random) -> tuple[str, list[int]] | None:
+    """Each of four ranges is high or low in either stream, and one is unlike: the words, and the right one first."""
+    known = [at for at, side in enumerate(sides) if side.is_clear]
+    ways = [True, False]
+    draw.shuffle(ways)
+    for together in ways:
+        right = [at for at in known if (sides[at].seen == sides[at].heard) == together]
+        wrong = [at for at in known if at not in right]
+        if not right or len(wrong) < 3:
+            continue
+        answer, others = draw.choice(right), draw.sample(wrong, 3)
+        # A stream that is the same in all wrong ranges and another in the right one would give it away. As either all
+        # three go together or none does, one stream is the same wherever the other is.
+        if len({sides[at].seen for at in others}) == 1:
+            continue
+        first, second = (other.high, other.low) if together else (other.low, other.high)
+        when = (
+            f"the picture {one.high} while the sound is {first}, or the picture {one.low} while the sound is {second}"
+        )
+        return when, [answer, *others]
+    return None
+
+
+def _corner_range(sides: list[_Side], one: _Facet, other: _Facet, draw: random.Random) -> tuple[str, list[int]] | None:
+    """Four ranges, one of each way in which two streams can be high or low: the words, and the right one first."""
+    ways = [(seen, heard) for seen in (True, False) for heard in (True, False)]
+    draw.shuffle(ways)
+    for seen, heard in ways:
+        right = [at for at, side in enumerate(sides) if side.is_clear and side[:2] == (seen, heard)]
+        wrong = [[at for at, side in enumerate(sides) if side.is_clearly_not(seen, heard) and side[:2] == way]
+                 for way in ways if way != (seen, heard)]  # fmt: skip
+        if right and all(wrong):
+            when = (
+                f"the picture {one.high if seen else one.low} while the sound is {other.high if heard else other.low}"
+            )
+            return when, [draw.choice(right), *map(draw.choice, wrong)]
+    return None
+
+
+class _Half(NamedTuple):
+    is_high: bool
+    is_clear: bool
+
+
+def _halves(parts: list[_Part], facet: str) -> list[_Half] | None:
+    """Whether each part is in the upper half, and whether that is clear; None if one has no value."""
     values = [one.value(facet) for one in parts]
-    if any(value is None for value in values):
+    if None in values:
         return None
     order = sorted(values)
     middle = (order[(len(order) - 1) // 2] + order[len(order) // 2]) / 2
-    own, chosen = part.value(facet), _FACETS[facet]
+    chosen = _FACETS[facet]
     # Half as far from the middle as two values must lie apart.
     nearer = chosen._replace(apart=chosen.apart**0.5 if chosen.is_ratio else chosen.apart / 2)
-    return own > middle if nearer.clear(own, middle) else None
+    return [_Half(value > middle, nearer.clear(value, middle, part.doubt(facet) / 2**0.5))
+            for part, value in zip(parts, values, strict=True)]  # fmt: skip
 
 
 def _question(
@@ -445,7 +654,7 @@ def _question(
 ) -> dict:
     order = draw.sample(range(4), 4)
     return {
-        "question": text,
+        "question": f"{text[0].upper()}{text[1:]}",
         "options": [options[at] for at in order],
         "answer": LETTERS[order.index(right)],
         "question_type": kind,
