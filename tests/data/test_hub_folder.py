@@ -72,6 +72,15 @@ def test_a_folder_opens_with_load_dataset(tmp_path, load):
     assert statistics(mine)["sft"]["train"]["kinds"] == {"question": 1}
 
 
+def test_a_folder_that_was_made_anew_is_read_anew(tmp_path, load):
+    """datasets keeps the rows of a local folder in a cache that it knows by the folder's name and card."""
+    for answer in "AC":
+        with dataset_folder(tmp_path / "mine") as folder:
+            write_split(folder, "qa", "train", [qa_row(id="1", answer=answer, question=f"What is heard at {answer}?")])
+            write_card(folder, CARD)
+        assert load(tmp_path / "mine", "qa", split="train")["answer"] == [answer]
+
+
 def test_a_video_is_stored_once_and_shards_are_small(tmp_path, load):
     size = 20_000
     # The text of a row is counted at 4 KiB.

@@ -418,20 +418,43 @@ def write_card(folder: str | os.PathLike, card: Card) -> dict[str, Any]:
             folder,
         )
     card = replace(card, license=_licence(card, counts))
-    metadata = card_metadata(card, found, **{_MARK: __version__})
+    metadata = card_metadata(folder, card, found, **{_MARK: __version__})
     text = render("dataset", metadata, **_card_values(card, found, counts))
     with written_whole(Path(folder) / "README.md") as partial:
         Path(partial).write_text(text, encoding="utf-8")
     return found
 
 
-def card_metadata(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -> DatasetCardData:
-    """The metadata of a card, which tell `load_dataset` the configurations; `found` has the splits of each."""
-    from huggingface_hub import DatasetCardData
+def card_metadata(
+    folder: str | os.PathLike, card: Card, found: Mapping[str, Iterable[str]], **more: Any
+) -> DatasetCardData:
+    """The metadata of a folder's card: configurations, whose splits are in `found`, and their sizes.
 
-    configs = []
+    `load_dataset` knows the cache of a local folder by its name and its card, not by its files. So each configuration
+    has the sum of its shards there: without it, a folder that was made anew would be read as it was.
+    """
+    from huggingface_hub import DatasetCardData
+    from pyarrow import parquet
+
+    configs, infos = [], []
     for config, of_config in found.items():
-        files = [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in of_config]
+        files, sizes, packed, digest = [], [], 0, hashlib.sha256()
+        for split in of_config:
+            for path in shards(folder, config, split):
+                packed += path.stat().st_size
+                digest.update(media_reference(path)["sha256"].encode())
+            files.append({"split": split, "path": f"data/{config}/{split}-*.parquet"})
+            metadata = [parquet.read_metadata(path) for path in shards(folder, config, split)]
+            groups = [one.row_group(at) for one in metadata for at in range(one.num_row_groups)]
+            size = sum(group.total_byte_size for group in groups)
+            sizes.append({"name": split, "num_bytes": size, "num_examples": sum(one.num_rows for one in metadata)})
+        infos.append({
+            "config_name": config,
+            "description": f"shards {digest.hexdigest()[:16]}",
+            "splits": sizes,
+            "download_size": packed,
+            "dataset_size": sum(one["num_bytes"] for one in sizes),
+        })  # fmt: skip
         configs.append({"config_name": config, **({"default": True} if config == "qa" else {}), "data_files": files})
     return DatasetCardData(
         pretty_name=card.name,
@@ -440,6 +463,7 @@ def card_metadata(card: Card, found: Mapping[str, Iterable[str]], **more: Any) -
         task_categories=["video-text-to-text"],
         tags=list(card.tags),
         configs=configs,
+        dataset_info=infos,
         **more,
     )
 

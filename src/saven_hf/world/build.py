@@ -146,7 +146,7 @@ def build_world(
     manifest[split] = wanted | counts
     _write_manifest(out, manifest)
     with written_whole(out / "README.md") as partial:
-        Path(partial).write_text(_card(manifest), encoding="utf-8")
+        Path(partial).write_text(_card(out, manifest), encoding="utf-8")
     return _summary(out, split, manifest)
 
 
@@ -300,10 +300,10 @@ def _sft_rows(scenes: list[Scene], videos: list[dict], turns: list[list[Turn]]) 
 # Card
 
 
-def _card(manifest: dict) -> str:
+def _card(folder: Path, manifest: dict) -> str:
     """README.md: the configs of all complete splits, what they hold, how to open them."""
     complete = [split for split in SPLITS if "sft" in manifest.get(split, {})]
     found = {config: [split for split in complete if config in configs_of(split)] for config in CONFIGS}
     found = {config: holding for config, holding in found.items() if holding}
     told = {split: {**manifest[split], "description": SPLITS[split].description} for split in complete}
-    return render("world", card_metadata(_CARD, found), name=_CARD.name, found=found, splits=told)
+    return render("world", card_metadata(folder, _CARD, found), name=_CARD.name, found=found, splits=told)
