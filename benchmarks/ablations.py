@@ -752,6 +752,8 @@ def document(bench: Bench, experiments: list[str]) -> str:
         found = {name: final_results(bench, bench.grid.variants[name]) for name in names}
         found = {name: results for name, results in found.items() if results}
         lines += [f"## {values['experiments'][experiment]['title']}", ""]
+        if notes := values["experiments"][experiment].get("notes"):
+            lines += [notes.strip(), ""]
         if not found:
             lines += ["No run is complete.", ""]
             continue
