@@ -1,6 +1,8 @@
 """transformers' model and generation suites on SAVEnVideoModel and SAVEnVideoForConditionalGeneration."""
 
+import copy
 import unittest
+from itertools import cycle, islice
 
 import tests.generation.test_utils as generation
 import tests.test_modeling_common as common
@@ -11,16 +13,14 @@ from tests.test_modeling_common import ModelTesterMixin
 from tiny_setup import (
     AUDIO_PATCH,
     IMAGE_SIZE,
-    SPEECH_BINS,
     VOCABULARY_SIZE,
     random_frames,
     savenvideo_config,
-    speech_config,
     teach_names,
 )
 
 from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
-from saven_hf.savenvideo.layout import TokenLayout, audio_column_times, speech_column_times
+from saven_hf.savenvideo.layout import TokenLayout, audio_column_times
 from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
 
 
@@ -29,8 +29,9 @@ teach_names(common, generation)
 FRAME_TIMES = [250_000, 750_000, 1_250_000, 1_750_000]  # the middle of each half second, in microseconds
 DURATION = 2_000_000
 NUM_COLUMNS = 3  # 480 ms of sound
-SPEECH_FRAMES = 50
 QUERY_TIMES = [500_000, 1_500_000]
+# Whether there is a picture, and a sound: of one sample after the other, again and again.
+MIXES = ((True, True), (False, True), (True, False))
 
 
 def random_prompt(shape, vocab_size, rng=None, name=None):
@@ -39,6 +40,20 @@ def random_prompt(shape, vocab_size, rng=None, name=None):
 
 
 common.ids_tensor = generation.ids_tensor = random_prompt
+zero_init = common._config_zero_init
+
+
+def zero_init_but_colours(config):
+    """Stands in for the suite's `_config_zero_init`, to which any "_std" is one of weights: `image_std` is not."""
+    bare = copy.copy(config)
+    colours = vars(bare).pop("image_std", None)  # configs of towers and of text have none
+    bare = zero_init(bare)
+    if colours is not None:
+        bare.image_std = colours
+    return bare
+
+
+common._config_zero_init = zero_init_but_colours
 
 
 def with_use_cache(config):
@@ -55,11 +70,14 @@ VIDEO_INPUTS = (
     "video_durations",
 )
 AUDIO_INPUTS = ("input_features", "input_features_mask", "audio_times")
-SPEECH_INPUTS = ("speech_features", "speech_features_mask", "speech_times")
 
 
 class SAVEnVideoModelTester:
-    """A video of 4 frames and 480 ms of sound, with two times in the question, per sample."""
+    """A video of 4 frames and 480 ms of sound, with two times in the question, per sample.
+
+    The samples take turns in what they lack (`MIXES`): a test of the batch is one of all mixes, and a test that takes
+    samples one by one has each.
+    """
 
     batch_size = 7  # the eager/sdpa test wants 7 rows and cannot make up rows of a boolean mask
     seq_length = 20
@@ -68,6 +86,7 @@ class SAVEnVideoModelTester:
     freeze_towers = True
     with_media = True
     with_durations = True
+    mixes = MIXES
 
     def __init__(self, parent):
         self.parent = parent
@@ -88,54 +107,42 @@ class SAVEnVideoModelTester:
         """The tensors of one video with sound per sample, as the processor returns them (frames already float)."""
         rng = torch.Generator().manual_seed(0)
         size, frames, audio_frames = self.batch_size, len(FRAME_TIMES), NUM_COLUMNS * AUDIO_PATCH
+        seen, heard = torch.tensor(self.mix_of_each()).T
         return {
             "pixel_values_videos": torch.randn(size, frames, 3, IMAGE_SIZE, IMAGE_SIZE, generator=rng).clamp(-1, 1),
             "frame_times": torch.tensor(FRAME_TIMES).expand(size, -1).clone(),
-            "frame_mask": torch.ones(size, frames, dtype=torch.bool),
+            "frame_mask": seen[:, None].repeat(1, frames),
             "input_features": random_frames(size, audio_frames, rng).unsqueeze(1),
-            "input_features_mask": torch.ones(size, 1, audio_frames, dtype=torch.bool),
+            "input_features_mask": heard[:, None, None].repeat(1, 1, audio_frames),
             "audio_times": torch.zeros(size, 1, dtype=torch.int64),
             "query_times": torch.tensor(QUERY_TIMES).expand(size, -1).clone(),
             "query_times_mask": torch.ones(size, len(QUERY_TIMES), dtype=torch.bool),
             "video_durations": torch.full((size,), DURATION),
         }
 
+    def mix_of_each(self):
+        return list(islice(cycle(self.mixes), self.batch_size))
+
+    def speech_times(self):
+        """Times of the columns of what the speech tower hears."""
+        return []
+
     def prepare_config_and_inputs_for_common(self):
         config = self.get_config()
-        columns = audio_column_times([0], [NUM_COLUMNS * AUDIO_PATCH])
-        layout = TokenLayout.from_config(config)
-        speech = speech_column_times([0], [SPEECH_FRAMES]) if config.speech_config is not None else []
-        num_tokens = layout.num_tokens(FRAME_TIMES, columns, DURATION, len(QUERY_TIMES), speech)
-
         input_ids = random_prompt((self.batch_size, self.seq_length), VOCABULARY_SIZE)
         attention_mask = torch.ones_like(input_ids)
         attention_mask[0, :1] = attention_mask[1, :2] = 0
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.with_media:
-            input_ids[:, 3 : 3 + num_tokens] = config.video_token_id
             inputs.update(self.media_inputs())
+            layout = TokenLayout.from_config(config)
+            columns, speech = audio_column_times([0], [NUM_COLUMNS * AUDIO_PATCH]), self.speech_times()
+            for ids, (seen, heard) in zip(input_ids, self.mix_of_each(), strict=True):
+                media = (FRAME_TIMES * seen, columns * heard, DURATION, len(QUERY_TIMES), speech * heard)
+                ids[3 : 3 + layout.num_tokens(*media)] = config.video_token_id
         if not self.with_durations:
             del inputs["video_durations"]
         return config, inputs
-
-
-class CausalQFormerModelTester(SAVEnVideoModelTester):
-    """The same with the causal Q-Former, and a speech tower that hears half a second."""
-
-    def get_config(self):
-        frozen = {f"freeze_{tower}": self.freeze_towers for tower in ("vision", "audio", "speech")}
-        return savenvideo_config(
-            resampler_type="causal_qformer", qformer_rows=6, speech_config=speech_config(), **frozen
-        )
-
-    def media_inputs(self):
-        rng = torch.Generator().manual_seed(1)
-        return {
-            **super().media_inputs(),
-            "speech_features": torch.randn(self.batch_size, 1, SPEECH_FRAMES, SPEECH_BINS, generator=rng),
-            "speech_features_mask": torch.ones(self.batch_size, 1, SPEECH_FRAMES, dtype=torch.bool),
-            "speech_times": torch.zeros(self.batch_size, 1, dtype=torch.int64),
-        }
 
 
 class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
@@ -144,12 +151,13 @@ class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.Test
     test_can_init_all_missing_weights_before_2023 = True  # the suite reads the year off a copyright line
     # As for LLaVA-OneVision: the vision tower's rows are the frames of all videos.
     skip_test_video_features_output_shape = True
+    audio_inputs = AUDIO_INPUTS
     additional_model_inputs = [*VIDEO_INPUTS, *AUDIO_INPUTS]
 
-    tester_class = SAVEnVideoModelTester
+    model_tester_class = SAVEnVideoModelTester
 
     def setUp(self):
-        self.model_tester = self.tester_class(self)
+        self.model_tester = self.model_tester_class(self)
         self.config_tester = ConfigTester(self, config_class=SAVEnVideoConfig, has_text_modality=False)
 
     def test_config(self):
@@ -178,24 +186,20 @@ class SAVEnVideoModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.Test
             self.model_tester.get_config = lambda: with_use_cache(get_config())
             super().test_generate_continue_from_inputs_embeds()
 
-    # The suite picks the inputs of each modality by their names, which does not find all of ours.
+    # The suite picks the inputs of each modality by their names, which does not find all of ours. One modality by
+    # itself is that of samples which have it.
+    def prepare_one_modality(self):
+        self.model_tester.mixes = MIXES[:1]
+        return self.model_tester.prepare_config_and_inputs_for_common()
+
     def _video_features_prepare_config_and_inputs(self):
-        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        config, inputs = self.prepare_one_modality()
         return config, {name: inputs[name] for name in VIDEO_INPUTS}
 
     def _audio_features_prepare_config_and_inputs(self):
-        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
-        return config, {name: inputs[name] for name in AUDIO_INPUTS}
+        config, inputs = self.prepare_one_modality()
+        return config, {name: inputs[name] for name in self.audio_inputs}
 
     def _image_features_prepare_config_and_inputs(self):
-        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        config, inputs = self.prepare_one_modality()
         return config, {"pixel_values": inputs["pixel_values_videos"][:, 0]}
-
-
-class CausalQFormerModelTest(SAVEnVideoModelTest):
-    tester_class = CausalQFormerModelTester
-    additional_model_inputs = [*VIDEO_INPUTS, *AUDIO_INPUTS, *SPEECH_INPUTS]
-
-    def _audio_features_prepare_config_and_inputs(self):
-        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
-        return config, {name: inputs[name] for name in (*AUDIO_INPUTS, *SPEECH_INPUTS)}

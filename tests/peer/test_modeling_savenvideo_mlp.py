@@ -1,10 +1,7 @@
 """transformers' model and generation suites with the connectors that do not attend."""
 
 import test_modeling_savenvideo as savenvideo
-from tests.test_configuration_common import ConfigTester
 from tiny_setup import savenvideo_config
-
-from saven_hf.savenvideo.configuration_savenvideo import SAVEnVideoConfig
 
 
 class MLPModelTester(savenvideo.SAVEnVideoModelTester):
@@ -21,12 +18,8 @@ class MLPPoolModelTester(MLPModelTester):
 
 
 class MLPModelTest(savenvideo.SAVEnVideoModelTest):
-    tester_class = MLPModelTester
-
-    def setUp(self):
-        self.model_tester = self.tester_class(self)
-        self.config_tester = ConfigTester(self, config_class=SAVEnVideoConfig, has_text_modality=False)
+    model_tester_class = MLPModelTester
 
 
-class MLPPoolModelTest(MLPModelTest):
-    tester_class = MLPPoolModelTester
+class MLPPoolModelTest(savenvideo.SAVEnVideoModelTest):
+    model_tester_class = MLPPoolModelTester

@@ -6,6 +6,8 @@ from batches import gap, inputs_for, logits_of
 from kinds import KINDS
 from tiny import AUDIO, IMAGE, VIDEO, tiny_model, video_media
 
+from saven_hf.savenvideo.connectors import CONNECTORS
+
 
 def mixes(model) -> dict[str, list[dict]]:
     """Media of a sample, by name; with what a speech tower hears where the model has one."""
@@ -29,6 +31,10 @@ SETTINGS = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "suppres
 @pytest.fixture(params=KINDS)
 def model(request):
     return tiny_model(**KINDS[request.param])
+
+
+def test_none_is_left_out():
+    assert {settings.get("resampler_type", "avts") for settings in KINDS.values()} == set(CONNECTORS)
 
 
 def test_a_batch_of_all_mixes_is_each_of_them(model):

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 
+import kinds
 import pytest
 import torch
 from batches import gap, inputs_for, logits_of, realigned
 from safetensors.torch import load_file, save_file
-from tiny import AUDIO, IMAGE, QFORMER, VIDEO, tiny_model, video_media
+from tiny import AUDIO, IMAGE, VIDEO, tiny_model, video_media
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,13 +24,7 @@ from saven_hf.savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGene
 
 
 SETTINGS = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "suppress_tokens": [VIDEO, IMAGE, AUDIO]}
-KINDS = {
-    "avts": {},
-    "joint": {"question_times": "joint"},
-    "mlp": {"resampler_type": "mlp"},
-    "stc": {"resampler_type": "stc"},
-    "causal_qformer": QFORMER,
-}
+KINDS = {kind: kinds.KINDS[kind] for kind in ("avts", "joint", "mlp", "stc", "stc on a budget", "causal_qformer")}
 
 
 def batch(model):

@@ -1,11 +1,12 @@
 """Windows and token counts: every frame and column in exactly one window, and as many tokens as the model makes."""
 
+import kinds
 import pytest
 import torch
 from batches import dated, num_tokens
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import PUBLISHED_QFORMER, QFORMER, SPEECH, join_media, tiny_model, video_media
+from tiny import SPEECH, join_media, tiny_model, video_media
 
 from saven_hf.savenvideo.layout import NO_TIME, TokenLayout, audio_column_times
 
@@ -147,15 +148,10 @@ def test_the_layout_survives_its_dict():
 
 
 KINDS = {
-    "avts": {},
-    "joint": {"question_times": "joint"},
+    **kinds.KINDS,
     "add": {"time_fusion": "add"},
     "literal": {"resampler_attention": "literal"},
-    "mlp": {"resampler_type": "mlp"},
     "mlp without time tokens": {"resampler_type": "mlp", "time_fusion": "add"},
-    "mlp_pool": {"resampler_type": "mlp_pool"},
-    "causal_qformer": QFORMER,
-    "published qformer": PUBLISHED_QFORMER,
     "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 MODELS = {}
@@ -173,7 +169,7 @@ frame_seconds = st.lists(st.floats(0, 12).map(lambda time: round(time, 2)) | st.
 )
 def test_the_layout_counts_what_the_model_makes(kind, frames, sound, undated_sound, duration, num_questions):
     if kind not in MODELS:
-        MODELS[kind] = tiny_model(window_frames=3, **KINDS[kind])
+        MODELS[kind] = tiny_model(**{"window_frames": 3, **KINDS[kind]})
     model = MODELS[kind]
     medium = video_media(
         frames, sound, duration, questions=[1.0] * num_questions, speech="speech_config" in KINDS[kind]

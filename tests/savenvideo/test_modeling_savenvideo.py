@@ -1,13 +1,12 @@
 """The whole model: batches of any mixture, padding, errors, gradients, attention paths, other backbones."""
 
+import kinds
 import pytest
 import torch
 from batches import gap, inputs_for, logits_of, num_tokens, realigned
 from tiny import (
     AUDIO,
     IMAGE,
-    PUBLISHED_QFORMER,
-    QFORMER,
     SPEECH,
     VIDEO,
     join_media,
@@ -32,15 +31,9 @@ from saven_hf.savenvideo.towers import siglip2_inputs
 
 
 KINDS = {
-    "avts": {},
-    "joint": {"question_times": "joint"},
+    **kinds.KINDS,
     "token": {"time_fusion": "token"},
     "literal": {"resampler_attention": "literal"},
-    "mlp": {"resampler_type": "mlp"},
-    "mlp_pool": {"resampler_type": "mlp_pool"},
-    "causal_qformer": QFORMER,
-    "published qformer": PUBLISHED_QFORMER,
-    "avts with speech": {"speech_config": SPEECH},
     "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 

@@ -2,11 +2,12 @@
 
 import pickle
 
+import kinds
 import numpy as np
 import pytest
 import torch
 from batches import gap, logits_of
-from tiny import AUDIO, IMAGE, PUBLISHED_QFORMER, QFORMER, SPEECH, VIDEO, tiny_model
+from tiny import AUDIO, IMAGE, SPEECH, VIDEO, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -20,13 +21,8 @@ from saven_hf.savenvideo.weights import is_sharded
 
 SETTINGS = {"max_new_tokens": 5, "pad_token_id": 0, "suppress_tokens": [VIDEO, IMAGE, AUDIO]}
 KINDS = {
-    "avts": {},
-    "joint": {"question_times": "joint"},
+    **kinds.KINDS,
     "add": {"time_fusion": "add"},
-    "mlp": {"resampler_type": "mlp"},
-    "mlp_pool": {"resampler_type": "mlp_pool"},
-    "causal_qformer": QFORMER,
-    "published qformer": PUBLISHED_QFORMER,
     "mlp with speech": {"resampler_type": "mlp", "speech_config": SPEECH},
 }
 
