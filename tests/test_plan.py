@@ -127,4 +127,5 @@ def test_the_first_hour_says_what_a_7b_costs(tmp_path):
     trained = re.search(r"([\d.]+) GB, ([\d.]+) s a row of 60 s", text).groups()
     assert [*trained] == [f"{plan.train_bytes / 1e9:.1f}", f"{plan.train_seconds:.2f}"]
     assert re.search(r"([\d.]+) GB of weights", text)[1] == f"{plan.weight_bytes / 1e9:.1f}"
-    assert re.search(r"times asking: ([\d.]+) s", text)[1] == f"{4 * spent:.1f}"
+    times, seconds = re.search(r"(\d+) times asking: ([\d.]+) s", text).groups()
+    assert seconds == f"{int(times) * spent:.1f}"
