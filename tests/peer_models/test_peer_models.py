@@ -54,6 +54,13 @@ def logits(peer, material, prompt="What is heard?"):
     return peer.model(**inputs).logits[0, -1].detach().numpy(), fed, inputs
 
 
+def assert_heard(peer, material, loud):
+    """Another answer without what was heard; leaves the material silent."""
+    material.waveform = np.zeros_like(material.waveform)
+    silent, *_ = logits(peer, material)
+    assert np.abs(loud - silent).max() > 1e-4
+
+
 def test_omni_hears_the_whole_sound_of_a_video(omni, clip):
     peer = PeerModel.load(omni, "cpu", num_frames=4)
     assert (peer.sees, peer.hears) == ("video", "in video")
@@ -65,9 +72,7 @@ def test_omni_hears_the_whole_sound_of_a_video(omni, clip):
     assert inputs["feature_attention_mask"].sum().item() == pytest.approx(1200, abs=2)
     assert inputs["video_second_per_grid"][0].item() == pytest.approx(6, abs=0.1)  # two frames of every 3 s
     assert len(calls) == 1
-    material.waveform = np.zeros_like(material.waveform)
-    silent, *_ = logits(peer, material)
-    assert np.abs(loud - silent).max() > 1e-4
+    assert_heard(peer, material, loud)
     deaf, fed, inputs = logits(peer, peer.read(clip, sound=False))
     assert fed["audio_seconds"] == 0 and "input_features" not in inputs and len(calls) == 2
 
@@ -78,9 +83,7 @@ def test_qwen3_omni_sees_and_hears(qwen3_omni, clip):
     material = peer.read(clip)
     loud, fed, _ = logits(peer, material)
     assert fed["frames"] == 4 and fed["audio_seconds"] == pytest.approx(12, abs=0.05)
-    material.waveform = np.zeros_like(material.waveform)
-    silent, *_ = logits(peer, material)
-    assert np.abs(loud - silent).max() > 1e-4
+    assert_heard(peer, material, loud)
     adapter = TransformersAdapter(peer, max_new_tokens=2)
     watched = adapter.watch(clip, control_named("plain"))
     answers = adapter.answer([Asked(watched, "What is heard?", None)] * 2)
@@ -99,9 +102,7 @@ def test_gemma4_hears_beside_the_frames(gemma4, clip):
     # A token of sound stands for 40 ms.
     assert (inputs["input_ids"] == peer.model.config.audio_token_id).sum().item() == pytest.approx(300, abs=1)
     assert len(calls) == 1
-    material.waveform = np.zeros_like(material.waveform)
-    silent, *_ = logits(peer, material)
-    assert np.abs(loud - silent).max() > 1e-4
+    assert_heard(peer, material, loud)
     # The extractor would drop what comes after 30 s.
     material.waveform = np.zeros(40 * peer.listener.sampling_rate, np.float32)
     assert logits(peer, material)[1]["audio_seconds"] == pytest.approx(40, abs=0.05)

@@ -49,6 +49,15 @@ def tokenizer(special, template):
     )  # fmt: skip
 
 
+def save_model(model_class, config, words, folder):
+    """A model of random weights that stops where its tokenizer does."""
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+
+
 def save_omni(folder):
     from transformers import (
         Qwen2_5OmniProcessor,
@@ -82,11 +91,7 @@ def save_omni(folder):
         audio_token_index=ids["audio_token"], image_token_index=ids["image_token"],
         video_token_index=ids["video_token"], pad_token_id=words.pad_token_id,
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = words.eos_token_id
-    model.generation_config.pad_token_id = words.pad_token_id
-    model.save_pretrained(folder)
+    save_model(Qwen2_5OmniThinkerForConditionalGeneration, config, words, folder)
     Qwen2_5OmniProcessor(
         Qwen2VLImageProcessor(size=size), Qwen2VLVideoProcessor(size=size),
         WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
@@ -127,11 +132,7 @@ def save_qwen3_omni(folder):
         vision_start_token_id=ids["vision_bos_token"], vision_end_token_id=ids["vision_eos_token"],
         initializer_range=0.3,  # enough for sound to be heard through so few and narrow layers
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = Qwen3OmniMoeThinkerForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = words.eos_token_id
-    model.generation_config.pad_token_id = words.pad_token_id
-    model.save_pretrained(folder)
+    save_model(Qwen3OmniMoeThinkerForConditionalGeneration, config, words, folder)
     Qwen3OmniMoeProcessor(
         Qwen2VLImageProcessor(size=size, patch_size=16), Qwen2VLVideoProcessor(size=size, patch_size=16),
         WhisperFeatureExtractor(feature_size=128, chunk_length=5), words, chat_template=_OMNI_TEMPLATE,
@@ -171,11 +172,7 @@ def save_gemma4(folder):
         audio_token_id=ids["audio_token"], boa_token_id=ids["boa_token"], eoa_token_index=ids["eoa_token"],
         video_token_id=ids["video_token"], initializer_range=0.3,
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = Gemma4ForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = words.eos_token_id
-    model.generation_config.pad_token_id = words.pad_token_id
-    model.save_pretrained(folder)
+    save_model(Gemma4ForConditionalGeneration, config, words, folder)
     Gemma4Processor(
         Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(max_soft_tokens=70), words, Gemma4VideoProcessor(),
         chat_template=_GEMMA_TEMPLATE,
@@ -207,11 +204,7 @@ def save_videollama3(folder):
         image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = VideoLlama3ForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = words.eos_token_id
-    model.generation_config.pad_token_id = words.pad_token_id
-    model.save_pretrained(folder)
+    save_model(VideoLlama3ForConditionalGeneration, config, words, folder)
     size = {"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}
     VideoLlama3Processor(
         VideoLlama3ImageProcessor(size=size), words, VideoLlama3VideoProcessor(size=size),

@@ -440,14 +440,17 @@ def card_metadata(
     for config, of_config in found.items():
         files, sizes, packed, digest = [], [], 0, hashlib.sha256()
         for split in of_config:
-            for path in shards(folder, config, split):
-                packed += path.stat().st_size
-                digest.update(media_reference(path)["sha256"].encode())
             files.append({"split": split, "path": f"data/{config}/{split}-*.parquet"})
-            metadata = [parquet.read_metadata(path) for path in shards(folder, config, split)]
-            groups = [one.row_group(at) for one in metadata for at in range(one.num_row_groups)]
-            size = sum(group.total_byte_size for group in groups)
-            sizes.append({"name": split, "num_bytes": size, "num_examples": sum(one.num_rows for one in metadata)})
+            size = {"name": split, "num_bytes": 0, "num_examples": 0}
+            for path in shards(folder, config, split):
+                shard, metadata = media_reference(path), parquet.read_metadata(path)
+                digest.update(shard["sha256"].encode())
+                packed += shard["size"]
+                size["num_bytes"] += sum(
+                    metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)
+                )
+                size["num_examples"] += metadata.num_rows
+            sizes.append(size)
         infos.append({
             "config_name": config,
             "description": f"shards {digest.hexdigest()[:16]}",

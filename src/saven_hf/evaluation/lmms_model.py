@@ -57,7 +57,7 @@ class SAVEnLmms(lmms):
         return answers + self.adapter.answer(asked)
 
     def generate_until_multi_round(self, requests):
-        raise NotImplementedError("Questions here have one round.")
+        raise NotImplementedError("Tasks written by saven_hf have one round: use a task of `generate_until`.")
 
     def loglikelihood(self, requests):
         raise NotImplementedError(

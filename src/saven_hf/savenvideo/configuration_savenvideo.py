@@ -367,6 +367,7 @@ class SAVEnVideoConfig(PreTrainedConfig):
     def media_settings(self) -> dict:
         """What of this configuration decides how a medium becomes tokens (and so whether encoded media still fit)."""
         fields = CONNECTOR_FIELDS + {"stc": STC_FIELDS, "causal_qformer": QFORMER_FIELDS}.get(self.resampler_type, ())
+        # Named only where it is set, so that videos encoded without it stay what they are.
         if self.stc_tokens_per_window is not None and self.resampler_type == "stc":
             fields += ("stc_tokens_per_window",)
         return self.tower_settings() | {name: getattr(self, name) for name in fields}

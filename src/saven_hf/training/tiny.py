@@ -187,7 +187,7 @@ def _side_by_side(tasks: Sequence[tuple]) -> None:
             done.result()
 
 
-def _language(out: Path, plan: TinyPlan, device: str) -> None:
+def _language(out: Path, plan: TinyPlan, device: torch.device) -> None:
     if not _is_there(out / "language" / "config.json"):
         tokenizer = _tokenizer(out / "tokenizer")
         pretrain_language(
@@ -196,7 +196,7 @@ def _language(out: Path, plan: TinyPlan, device: str) -> None:
         )  # fmt: skip
 
 
-def _senses(out: Path, plan: TinyPlan, device: str) -> None:
+def _senses(out: Path, plan: TinyPlan, device: torch.device) -> None:
     """Towers, videos, what the towers say of them, and the connector that says it to a language model."""
     if not _is_there(out / "vision" / "config.json"):
         pretrain_vision(out / "vision", _tokenizer(out / "tokenizer"), steps=plan.vision_steps, device=device)
