@@ -31,7 +31,9 @@ def run(folder, name, rows, **settings):
             **settings,
         }
     )
-    train(recipe, rows, model=model, processor=processor)
+    result = train(recipe, rows, model=model, processor=processor)
+    # Whole for every process, whichever of them wrote it: its card is written last.
+    assert Path(result.model, "README.md").is_file()
 
 
 def main(folder):

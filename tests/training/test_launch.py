@@ -34,6 +34,8 @@ def test_two_processes_equal_one(tmp_path):
     """Map-style rows and streams, in which samples have no, one and two media: nothing is cut at the wrong place."""
     launch(tmp_path / "one", 1)
     launch(tmp_path / "two", 2)
+    # accelerate starts one process of some configs that ask for two, without a word.
+    assert [len(list((tmp_path / count).glob("seen-*.json"))) for count in ("one", "two")] == [1, 2]
     for name in ("map-align", "map-lora", "stream-align", "stream-lora"):
         one, two = (
             [line for line in read_metrics(tmp_path / count / name / "metrics.jsonl") if "loss" in line]

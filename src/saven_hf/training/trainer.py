@@ -443,6 +443,8 @@ def _save_result(trainer: SAVEnVideoTrainer, recipe: Recipe) -> str | None:
     trainer.save_model(recipe.output_dir)
     if trainer.is_world_process_zero():
         _finish(Path(recipe.output_dir), recipe.model)
+    # Or another process would look for what is not there yet.
+    trainer.accelerator.wait_for_everyone()
     if not (recipe.uses_lora and recipe.merge):
         return None
     merged = Path(recipe.output_dir, "merged")
