@@ -132,7 +132,6 @@ def test_answers_come_through_the_connector(tmp_path, model):
 
 
 @needs_weights
-@pytest.mark.xfail(reason="the shipped weights are far from it: docs/tiny.md has the figures", strict=True)
 @pytest.mark.slow
 def test_most_answers_are_right(tmp_path, model):
     answers = [

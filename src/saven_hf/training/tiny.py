@@ -129,7 +129,7 @@ class TinyPlan:
             return cls()
         drawers = min(6, (os.cpu_count() or 1) // 2)
         return cls(
-            language_layers=7, language_steps=5000, language_batch=128, connector_steps=1500, connector_batch=64,
+            language_layers=7, language_steps=5000, language_batch=128, connector_steps=1000, connector_batch=64,
             recipe={"dataloader_workers": 4}, workers=max(1, (os.cpu_count() or 1) - drawers - 2), drawers=drawers,
         )  # fmt: skip
 
