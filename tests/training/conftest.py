@@ -4,7 +4,7 @@ import importlib.util
 
 
 MISSING = [name for name in ("trl", "peft", "datasets") if importlib.util.find_spec(name) is None]
-NEEDY = ("every_mix", "launch", "peer_recipes", "sharding", "sources", "stages", "trainer")
+NEEDY = ("every_mix", "launch", "peer_recipes", "sharding", "sources", "stages", "trainer", "zero3")
 
 collect_ignore = [f"test_{name}.py" for name in NEEDY] if MISSING else []
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..hub import ModelNotFoundError, load
 from ..savenvideo.modeling_savenvideo import SAVEnVideoForConditionalGeneration, SAVEnVideoModel
@@ -115,7 +116,8 @@ def reach_connector(model: SAVEnVideoModel, inputs_embeds: torch.Tensor) -> torc
     together or not at all: with other numbers of them the run ends or hangs.
 
     Args:
-        model: in whose forward this is called, from a hook: only there are sharded weights whole.
+        model: in whose forward this is called, from a hook: only there are sharded weights whole, and under ZeRO-3
+            only after `keep_media_whole`.
         inputs_embeds: of the language model.
     """
     unused = sum(
@@ -134,12 +136,16 @@ def load_for_training(
 ) -> tuple[SAVEnVideoForConditionalGeneration, SAVEnVideoProcessor]:
     """A model and its processor; a folder of adapters is loaded on the model it was trained on, and merged into it.
 
+    The model is whole in every process, under DeepSpeed too: the trainer divides it.
+
     Args:
         kwargs: for `saven_hf.load`.
 
     Raises:
         ModelNotFoundError: there is no such model.
     """
+    # Or transformers would divide weights while it loads them, also where one process alone loads some to merge them.
+    unset_hf_deepspeed_config()
     if not is_adapter(model):
         return load(model, device, dtype, **kwargs)
     from peft import PeftModel

@@ -30,6 +30,7 @@ from .memory import keep_freed_memory
 from .recipe import Recipe, RecipeError, nearest
 from .sources import LengthGroupedSampler, RowStream, build_dataset
 from .stages import apply_stage, is_connector, load_for_training, merge, reach_connector, trained_parameters
+from .zero3 import MediaWhole
 
 
 TRAINED_FILE = "trained.safetensors"
@@ -114,10 +115,13 @@ class SAVEnVideoTrainer(SFTTrainer):
         base.base_model.language_model.register_forward_pre_hook(
             partial(self._reach_connector, base.base_model), with_kwargs=True
         )
+        self.add_callback(MediaWhole)
 
     def _reach_connector(self, model: nn.Module, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         embeds = kwargs["inputs_embeds"]
-        if self.model.training and (self.accelerator.num_processes > 1 or not embeds.requires_grad):
+        # ZeRO-3 overwrites a gradient in the first batch of an update: what has none there would keep the last one.
+        shared = self.accelerator.num_processes > 1 or self.is_deepspeed_enabled
+        if self.model.training and (shared or not embeds.requires_grad):
             kwargs["inputs_embeds"] = reach_connector(model, embeds)
         return args, kwargs
 
