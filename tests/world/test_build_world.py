@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import DatasetCard
 
 from saven_hf.data.messages import check_row, media_of
 from saven_hf.savenvideo.media import open_media
@@ -33,9 +34,23 @@ def contents(folder):
         elif path.suffix == ".parquet":
             rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(folder) + ".cache")
             found[name] = rows.remove_columns([c for c in rows.column_names if c in ("video", "videos")]).to_list()
+        elif path.name == "README.md":
+            found[name] = card_without_bits(path)
         elif path.is_file():
             found[name] = path.read_bytes()
     return found
+
+
+def card_without_bits(path):
+    """The card without the sizes and sums of shards, in which the bits of their videos are."""
+    card = DatasetCard.load(path)
+    data = card.data.to_dict()
+    for info in data["dataset_info"]:
+        assert {"description", "download_size", "dataset_size"} <= info.keys()
+        for name in ("description", "download_size", "dataset_size"):
+            del info[name]
+        info["splits"] = [{"name": one["name"], "num_examples": one["num_examples"]} for one in info["splits"]]
+    return data, card.text
 
 
 def assert_same(one, other):
