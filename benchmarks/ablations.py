@@ -803,8 +803,9 @@ def _check_equal_tokens(experiment: str, found: dict[str, list]) -> None:
 
 
 def _costs(found: dict[str, list], device: str) -> list[str]:
-    """What training took is shown of the runs on one device, since two are not to be compared."""
-    rows = []
+    """What training took is shown of the runs on one device, since two are not to be compared; on a CPU the time that
+    its core worked for it, since runs share the machine."""
+    rows, clock = [], "cpu_seconds" if device == "cpu" else "seconds"
     for name, results in found.items():
         mean = {
             key: statistics.mean(result[key] for _, result in results)
@@ -813,7 +814,7 @@ def _costs(found: dict[str, list], device: str) -> list[str]:
         stages = [list(result["stages"].values()) for _, result in results]
         there = [one for one in stages if all(stage["device"] == device for stage in one)]
         peak = [max(stage["peak_mb"] for stage in one) for one in there]
-        spent = [sum(stage["seconds"] for stage in one) / 60 for one in there]
+        spent = [sum(stage[clock] for stage in one) / 60 for one in there]
         rows.append([
             name, f"{results[0][0].factor:g}", f"{statistics.mean(one[0]['loss'] for one in stages):.3f}",
             f"{mean['check_loss']:.3f}", f"{mean['connector_parameters'] / 1e6:.2f}",
@@ -822,7 +823,7 @@ def _costs(found: dict[str, list], device: str) -> list[str]:
         ])  # fmt: skip
     header = ["", "factor", "moments, loss", "check loss", "connector, M parameters", "tokens a video",
               "prefill, CPU ms", "cache a video, kB", f"peak of training, MB on {device}",
-              f"training, min on {device}"]  # fmt: skip
+              "training, core min" if device == "cpu" else f"training, min on {device}"]  # fmt: skip
     return table(header, rows)
 
 

@@ -5,11 +5,10 @@ import torch
 
 from saven_hf import load
 from saven_hf.evaluation import PLAIN, Control, ControlError, control_named
-from saven_hf.evaluation.controls import blacken_picture
 from saven_hf.evaluation.report import compare_control
 from saven_hf.savenvideo.layout import NO_TIME
 from saven_hf.savenvideo.media import open_media
-from saven_hf.world import sample_scene, write_video
+from saven_hf.world import blacken_picture, sample_scene, write_video
 
 
 SECOND = 1_000_000

@@ -11,12 +11,21 @@ from saven_hf.data import validate_messages
 from saven_hf.training import recipe as recipes
 from saven_hf.training import tiny
 from saven_hf.training.stages import STAGES
-from saven_hf.training.tiny import ROWS, TinyPlan, scenes_of, train_tiny, write_rows
+from saven_hf.training.tiny import (
+    ONE_SIDED,
+    ONE_SIDED_PASS,
+    ROWS,
+    TinyPlan,
+    one_sided_scenes,
+    scenes_of,
+    train_tiny,
+    write_rows,
+)
 from saven_hf.world.conversations import TURNS
 
 
 STEPS = dict.fromkeys(("language_steps", "vision_steps", "audio_steps", "connector_steps"), 2)
-PLAN = TinyPlan(videos=2, short_videos=1, rows=2, workers=1, **STEPS)
+PLAN = TinyPlan(videos=2, short_videos=1, one_sided_videos=2, rows=2, workers=1, **STEPS)
 
 
 @pytest.fixture
@@ -50,6 +59,11 @@ def test_one_command_trains_everything(tmp_path, short_stages):
         )
     }
     assert moved == {"temporal_projection", "resampler", "language_model"}
+    # Halfway between the last stage and the pass behind it.
+    before, after = (load(tmp_path / name / "merged", device="cpu")[0] for name in ("saven", ONE_SIDED_PASS))
+    for mean, one, other in zip(*(each.parameters() for each in (model, before, after)), strict=True):
+        torch.testing.assert_close(mean.float(), (one + other) / 2, rtol=1e-2, atol=1e-6)
+    assert any(not torch.equal(one, other) for one, other in zip(before.parameters(), after.parameters(), strict=True))
     # Again: all of it is there, so nothing is trained.
     before = (tmp_path / "saven" / "metrics.jsonl").read_text()
     assert train_tiny(tmp_path, PLAN) == folder
@@ -61,11 +75,14 @@ def test_rows_are_messages_about_scenes_of_training(tmp_path):
     for scene in scenes_of(PLAN):
         (tmp_path / "videos" / f"{scene.video_id}.mp4").touch()
         assert scene.split == "train"
+    for scene in one_sided_scenes(PLAN):
+        for left in ONE_SIDED:
+            (tmp_path / "videos" / f"{scene.video_id}.{left}-only.mp4").touch()
     write_rows(tmp_path / "rows", PLAN)
-    for stage in ROWS:
-        report = validate_messages(tmp_path / "rows" / f"{stage}.jsonl")
+    for name in (*ROWS, ONE_SIDED_PASS):
+        report = validate_messages(tmp_path / "rows" / f"{name}.jsonl")
         # A sort of row that a scene is too long for is left out.
-        assert not report.problems and 3 <= report.rows <= 6
+        assert not report.problems and 3 <= report.rows <= 7
 
 
 def test_times_are_three_tokens_through_every_folder(tmp_path):

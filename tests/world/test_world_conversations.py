@@ -7,7 +7,7 @@ import pytest
 
 from saven_hf.data.messages import check_row
 from saven_hf.savenvideo.times import parse_spans, parse_times
-from saven_hf.world import SPLITS, sample_scene, shift_sound, solve
+from saven_hf.world import FAMILIES, SPLITS, mute, sample_scene, shift_sound, solve
 from saven_hf.world.captions import describe_picture, describe_sound
 from saven_hf.world.conversations import (
     INSTRUCTIONS,
@@ -144,8 +144,28 @@ def test_questions_of_all_formats_alike():
         assert count / counts.total() == pytest.approx(1 / 3, abs=0.09)
 
 
+@pytest.mark.parametrize(("needs", "caption"), [("picture", "visual_span_caption"), ("sound", "audio_span_caption")])
+def test_what_one_modality_tells(needs, caption):
+    """The answers are those of the scene without its other modality; and of such there are many."""
+    seen = Counter()
+    for seed in range(60):
+        scene = sample_scene(seed)
+        for turn in make_conversation(scene, {caption: 1.0, "open": 1.0, "choice": 1.0}, turns=5, needs=needs):
+            seen[turn.kind, turn.question and turn.question.family] += 1
+            if turn.question is not None:
+                assert FAMILIES[turn.question.family].needs == needs
+                if needs == "picture":
+                    assert solve(mute(scene), turn.question) == turn.question.answer_text
+    families = {name for name, family in FAMILIES.items() if family.needs == needs}
+    assert {family for _, family in seen} == families | {None} and seen.total() > 150
+
+
 def test_bad_arguments_are_named():
     scene = sample_scene(0)
+    with pytest.raises(ValueError, match="'picture' or 'sound' alone, or None for both; given is 'both'"):
+        make_conversation(scene, {"open": 1.0}, needs="both")
+    with pytest.raises(ValueError, match="'span_caption' tell of both, not of the sound alone"):
+        make_conversation(scene, {"open": 1.0, "span_caption": 1.0}, needs="sound")
     with pytest.raises(ValueError, match="no kind of turn 'poem'"):
         make_conversation(scene, {"poem": 1.0})
     for kinds in ({}, {"open": 0.0}, {"open": 2.0, "choice": -1.0}, {"open": float("nan")}):

@@ -10,20 +10,16 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..files import written_whole
 from ..savenvideo.layout import NO_TIME, audio_column_times, speech_column_times
 from ..savenvideo.media import open_media
-from ..savenvideo.media_sniff import import_av
 from ..world.conversations import shift_times
-from ..world.interventions import edit_sound
+from ..world.interventions import blacken_picture, edit_sound
 from .benchmarks import FORMS
 
 
@@ -152,8 +148,6 @@ class Control:
         return _RetimedProcessor(processor, self) if self.retimes else processor
 
 
-_MICROSECONDS = Fraction(1, 1_000_000)
-
 PLAIN = Control()
 CONTROLS = (
     "blind", "no-audio", "no-video", "mute", "black", "no-time", "swap", "circular", "shift=SECONDS", "clock=SECONDS",
@@ -196,55 +190,6 @@ def control_named(name: str) -> Control:
 def _has_sound(path: Path) -> bool:
     with open_media(path) as media:
         return media.has_audio
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# In the file
-
-
-def blacken_picture(source: str | os.PathLike, out: str | os.PathLike) -> None:
-    """Copy a video as mp4 with black frames at the same times; its sound is copied as it is.
-
-    The frames keep their size, made even where it is not.
-
-    Raises:
-        MediaError: the file cannot be read or has no picture.
-    """
-    av = import_av()
-    with open_media(source) as media:
-        times, size, has_audio = media.frame_times(), (media.height, media.width), media.has_audio
-        zero = media.clock_offset
-        black = np.zeros((size[0] + size[0] % 2, size[1] + size[1] % 2, 3), dtype=np.uint8)
-        with (
-            written_whole(out) as partial,
-            media.open_container() as reader,
-            av.open(partial, "w", format="mp4") as container,
-        ):
-            video = container.add_stream("libx264", rate=25, options={"crf": "18", "preset": "ultrafast"})
-            video.height, video.width, video.pix_fmt = *black.shape[:2], "yuv420p"
-            video.codec_context.time_base = _MICROSECONDS
-            video.codec_context.thread_count = 1
-            sound = container.add_stream_from_template(reader.streams.best("audio")) if has_audio else None
-            packets = reader.demux(reader.streams.best("audio")) if has_audio else iter(())
-            waiting = next(packets, None)
-            for time in times:
-                # Sound up to the picture's time, so that both lie close together in the file.
-                while waiting is not None and (waiting.dts is None or waiting.dts * waiting.time_base * 10**6 <= time):
-                    _mux(container, waiting, sound)
-                    waiting = next(packets, None)
-                frame = av.VideoFrame.from_ndarray(black, format="rgb24")
-                frame.pts, frame.time_base = time + zero, _MICROSECONDS
-                container.mux(video.encode(frame))
-            container.mux(video.encode(None))
-            while waiting is not None:
-                _mux(container, waiting, sound)
-                waiting = next(packets, None)
-
-
-def _mux(container, packet, stream) -> None:
-    if packet.dts is not None:  # the empty one that ends a stream
-        packet.stream = stream
-        container.mux(packet)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from ..files import written_whole
 from ..hub import load, save_plain, usable_device
 from ..savenvideo.modeling_savenvideo import PLACEHOLDER_TOKENS, SAVEnVideoForConditionalGeneration
 from ..savenvideo.processing_savenvideo import SAVEnVideoProcessor
-from ..world.conversations import make_conversation
+from ..world.conversations import as_messages, make_conversation
+from ..world.interventions import blacken_picture, edit_sound
 from ..world.scenes import Scene
 from ..world.splits import sample_scene
 from ..world.video import write_video
@@ -71,11 +72,13 @@ class Rows:
         kinds: of turns, as weights of `make_conversation`.
         turns: most in a row.
         segments: most of a scene that is talked about so; what a row costs grows with the square of its length.
+        needs: "picture" or "sound", if that alone is talked about; None is anything.
     """
 
     kinds: Mapping[str, float]
     turns: int
     segments: int = 20
+    needs: str | None = None
 
 
 # Sorts take turns, so that each makes up about an equal share of a stage's rows. Captions of a whole scene are long
@@ -95,20 +98,30 @@ ROWS = {
     # The paper's mix of captions and questions is 21 : 37.
     "saven": [Rows({"span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5)],
 }
+# Of videos that lack picture or sound, by what is left: a model that was never shown a black picture loses what it
+# hears under one. Learnt behind the stages, beside as many rows of the usual sort, in smaller steps (our decision).
+ONE_SIDED = {
+    "sound": Rows({"audio_span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5, needs="sound"),
+    "picture": Rows({"visual_span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5, needs="picture"),
+}
+ONE_SIDED_PASS = "one-sided"
+ONE_SIDED_RECIPE = {"max_steps": 170, "learning_rate": 3.0e-4}
 
 
 @dataclass
 class TinyPlan:
     """How much of everything.
 
-    videos, short_videos: scenes of 4 to 10 and of 2 to 4 segments, the latter to begin with; rows: conversations about
-    a video, for each stage; language_layers: of the language model; language_batch, connector_batch: conversations and
-    videos of an update; recipe: keys that replace those of all stages' recipes; workers: processes that write and read
-    videos; drawers: processes that draw conversations for the language model, 0 for its own.
+    videos, short_videos: scenes of 4 to 10 and of 2 to 4 segments, the latter to begin with; one_sided_videos: how
+    many of them are there also with a black picture, and also in silence; rows: conversations about a video, for each
+    stage; language_layers: of the language model; language_batch, connector_batch: conversations and videos of an
+    update; recipe: keys that replace those of all stages' recipes; workers: processes that write and read videos;
+    drawers: processes that draw conversations for the language model, 0 for its own.
     """
 
     videos: int = 1000
     short_videos: int = 600
+    one_sided_videos: int = 200
     rows: int = 6
     language_layers: int = 5
     language_steps: int = 7000
@@ -141,7 +154,7 @@ def train_tiny(
 
     Args:
         output_dir: gets `language`, `vision`, `audio`, `videos`, `cache`, `rows`, `init`, `connector`, a folder a
-            stage, and `model`.
+            stage, `one-sided` (the pass on videos that lack picture or sound), `halfway` to it, and `model`.
         plan: how much of everything; that of the device if None.
         device: to train on; a GPU if there is one.
 
@@ -157,22 +170,39 @@ def train_tiny(
     folder = _joined(out)
     write_rows(out / "rows", plan)
     for stage in ROWS:
-        trained = out / stage / "merged" if stage in ("temporal", "saven") else out / stage
-        if (trained / "model.safetensors").is_file():
-            folder = trained
-            continue
-        places = {
-            "model": folder,
-            "output_dir": out / stage,
-            "data.0.path": out / "rows" / f"{stage}.jsonl",
-            "data.0.cache": out / "cache",
-        }
-        settings = {key: str(path) for key, path in places.items()} | dict(plan.recipe)
-        settings["trainer.use_cpu"] = device.type == "cpu"
-        recipe = load_recipe(f"tiny/{stage}", [f"{key}={json.dumps(value)}" for key, value in settings.items()])
-        result = train(recipe)
-        folder = Path(result.merged or result.model)
-    return ship(folder, out / "model")
+        folder = _stage(out, stage, stage, folder, plan.recipe, device)
+    one_sided = _stage(out, ONE_SIDED_PASS, "saven", folder, {**ONE_SIDED_RECIPE, **plan.recipe}, device)
+    return ship(_halfway(folder, one_sided, out / "halfway"), out / "model")
+
+
+def _stage(out: Path, name: str, recipe: str, start: Path, settings: Mapping[str, Any], device: torch.device) -> Path:
+    """Train on the rows `name` from the model in `start`; the folder of the trained model."""
+    trained = out / name / "merged" if recipe in ("temporal", "saven") else out / name
+    if (trained / "model.safetensors").is_file():
+        return trained
+    places = {
+        "model": start,
+        "output_dir": out / name,
+        "data.0.path": out / "rows" / f"{name}.jsonl",
+        "data.0.cache": out / "cache",
+    }
+    settings = {key: str(path) for key, path in places.items()} | dict(settings)
+    settings["trainer.use_cpu"] = device.type == "cpu"
+    train(load_recipe(f"tiny/{recipe}", [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
+    return trained
+
+
+def _halfway(first: Path, second: Path, out: Path) -> Path:
+    """The mean of two models, the second trained from the first, in `out`: it can what the second learnt, and has lost
+    less of what the first could (Wortsman et al. 2022)."""
+    model, processor = load(first, device="cpu", dtype=torch.float32)
+    other, _ = load(second, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter, further in zip(model.parameters(), other.parameters(), strict=True):
+            parameter.lerp_(further, 0.5)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return out
 
 
 def _side_by_side(tasks: Sequence[tuple]) -> None:
@@ -236,8 +266,9 @@ def _joined(out: Path) -> Path:
     return folder
 
 
-def _video(out: Path, scene: Scene) -> Path:
-    return out / "videos" / f"{scene.video_id}.mp4"
+def _video(out: Path, scene: Scene, left: str | None = None) -> Path:
+    """The file of a scene, or of what is left of it where the other of picture and sound is missing."""
+    return out / "videos" / (f"{scene.video_id}.{left}-only.mp4" if left else f"{scene.video_id}.mp4")
 
 
 def _is_there(path: Path) -> bool:
@@ -292,6 +323,13 @@ def scenes_of(plan: TinyPlan) -> Iterator[Scene]:
         yield sample_scene(first + plan.short_videos + number)
 
 
+def one_sided_scenes(plan: TinyPlan) -> Iterator[Scene]:
+    """Those that are there also with a black picture, and also in silence: evenly spread over all."""
+    scenes = list(scenes_of(plan))
+    count = min(plan.one_sided_videos, len(scenes))
+    return (scenes[at * len(scenes) // count] for at in range(count))
+
+
 def film(out: Path, plan: TinyPlan, model: SAVEnVideoForConditionalGeneration, processor: SAVEnVideoProcessor) -> None:
     """Every scene as an H.264/AAC file, in `videos`, and what the towers say of it, in `cache`."""
     towers = out / "towers"
@@ -304,10 +342,15 @@ def film(out: Path, plan: TinyPlan, model: SAVEnVideoForConditionalGeneration, p
 
 def _film_share(out: Path, plan: TinyPlan, towers: Path, share: int) -> None:
     mine = [scene for at, scene in enumerate(scenes_of(plan)) if at % plan.workers == share]
+    one_sided = {scene.seed for scene in one_sided_scenes(plan)}
+    videos = []
     for scene in tqdm(mine, desc="videos", unit="video", disable=share > 0):
-        if not _video(out, scene).is_file():
-            write_video(scene, _video(out, scene))
-    media = [Source({"path": str(_video(out, scene))}, _video(out, scene).name) for scene in mine]
+        videos.append(_video(out, scene))
+        if not videos[-1].is_file():
+            write_video(scene, videos[-1])
+        if scene.seed in one_sided:
+            videos += [_without_other(out, scene, left) for left in ONE_SIDED]
+    media = [Source({"path": str(video)}, video.name) for video in videos]
     model, processor = load(towers, device="cpu", dtype=torch.float32)
     report = build_cache(media, out / "cache", model, processor, dtype="bfloat16", progress=share == 0)
     if report.failed:
@@ -315,32 +358,54 @@ def _film_share(out: Path, plan: TinyPlan, towers: Path, share: int) -> None:
     logger.info("%s", report)
 
 
-def conversation_row(scene: Scene, rows: Rows, round: int, video: str) -> dict | None:
-    """A row of messages (docs/data.md) about a scene; None if there is nothing of the sort to say."""
+def _without_other(out: Path, scene: Scene, left: str) -> Path:
+    """Write what is left of a scene's video: its sound under a black picture, or its picture in silence."""
+    video = _video(out, scene, left)
+    if not video.is_file():
+        if left == "sound":
+            blacken_picture(_video(out, scene), video)
+        else:
+            edit_sound(_video(out, scene), video, mute=True)
+    return video
+
+
+def conversation_row(scene: Scene, rows: Rows, round: int, video: Path) -> dict | None:
+    """A row of messages (docs/data.md) about a scene and its video, for a folder beside the video's; None if there is
+    nothing of the sort to say."""
     if len(scene.pictures) > rows.segments:
         return None
-    made = make_conversation(scene, rows.kinds, turns=rows.turns, round=round)
-    if not made:
+    turns = make_conversation(scene, rows.kinds, turns=rows.turns, round=round, needs=rows.needs)
+    if not turns:
         return None
-    messages = []
-    for at, turn in enumerate(made):
-        media = [{"type": "video"}] if at == 0 else []
-        messages.append({"role": "user", "content": [*media, {"type": "text", "text": turn.user}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.assistant}]})
-    return {"id": f"{scene.video_id}-{round}", "messages": messages, "videos": [video]}
+    place = f"../{video.parent.name}/{video.name}"
+    return {"id": f"{video.stem}-{round}", "messages": as_messages(turns), "videos": [place]}
 
 
 def write_rows(folder: Path, plan: TinyPlan) -> None:
-    """Conversations for each stage, as JSONL."""
+    """Conversations for each stage, and for the pass behind them, as JSONL."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, stage in enumerate(ROWS):
-        path = folder / f"{stage}.jsonl"
+    for number, name in enumerate((*ROWS, ONE_SIDED_PASS)):
+        path = folder / f"{name}.jsonl"
         if path.is_file():
             continue
         with written_whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
-            for scene in scenes_of(plan):
-                for round in range(plan.rows):
-                    rows = ROWS[stage][round % len(ROWS[stage])]
-                    row = conversation_row(scene, rows, number * plan.rows + round, f"../videos/{scene.video_id}.mp4")
-                    if row is not None:
-                        file.write(json.dumps(row) + "\n")
+            for scene, left, rows, round in _told(name, plan):
+                video = _video(folder.parent, scene, left)
+                row = conversation_row(scene, rows, number * plan.rows + round, video)
+                if row is not None:
+                    file.write(json.dumps(row) + "\n")
+
+
+def _told(name: str, plan: TinyPlan) -> Iterator[tuple[Scene, str | None, Rows, int]]:
+    """What a stage talks about: scene, what is left of it (None: all), in which sort of rows, in which round."""
+    if name in ROWS:
+        for scene in scenes_of(plan):
+            for round in range(plan.rows):
+                yield scene, None, ROWS[name][round % len(ROWS[name])], round
+        return
+    for scene in one_sided_scenes(plan):
+        for left, rows in ONE_SIDED.items():
+            for round in range(0, plan.rows, 2):
+                yield scene, left, rows, round
+    for scene in scenes_of(plan):
+        yield scene, None, ROWS["saven"][0], 0

@@ -16,7 +16,7 @@ from ..data.schema import MissingDependencyError
 from .build import WorldBuildError, build_world
 from .captions import Caption, caption
 from .chance import Chance
-from .interventions import edit_sound, mute, shift_sound, swap_sound
+from .interventions import blacken_picture, edit_sound, mute, shift_sound, swap_sound
 from .oracle import solve
 from .pictures import render_frames
 from .questions import FAMILIES, Question, make_questions
@@ -40,6 +40,7 @@ __all__ = [
     "Sound",
     "Split",
     "WorldBuildError",
+    "blacken_picture",
     "build_world",
     "caption",
     "edit_sound",

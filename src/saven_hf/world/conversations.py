@@ -82,16 +82,20 @@ def describe_scene(scene: Scene, kind: str = "captions", round: int = 0) -> str:
     raise ValueError(f"A scene has no {kind!r}: one of captions, visual_captions, audio_captions.")
 
 
-def _whole(kind: str) -> Callable[[Scene, Draw, bool], Turn]:
-    def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn:
+# Of a scene, by a draw, in held-out words or not, about what needs this modality alone (None: about anything).
+_Talk = Callable[[Scene, Draw, bool, str | None], Turn | None]
+
+
+def _whole(kind: str) -> _Talk:
+    def turn(scene: Scene, draw: Draw, held_out: bool, needs: str | None) -> Turn:
         text = describe_scene(scene, kind, round=draw.index(_MANY))
         return Turn(kind, draw.pick(INSTRUCTIONS[kind]), text)
 
     return turn
 
 
-def _span(kind: str) -> Callable[[Scene, Draw, bool], Turn]:
-    def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn:
+def _span(kind: str) -> _Talk:
+    def turn(scene: Scene, draw: Draw, held_out: bool, needs: str | None) -> Turn:
         if kind == "span_caption":
             chosen = draw.pick(caption(scene, round=draw.index(_MANY)))
             answer = chosen.text
@@ -114,11 +118,13 @@ _BY_FORMAT = {
 }
 
 
-def _question(kind: str, form: str, formats: Sequence[str]) -> Callable[[Scene, Draw, bool], Turn | None]:
-    def turn(scene: Scene, draw: Draw, held_out: bool) -> Turn | None:
+def _question(kind: str, form: str, formats: Sequence[str]) -> _Talk:
+    def turn(scene: Scene, draw: Draw, held_out: bool, needs: str | None) -> Turn | None:
         for question_type in draw.sample(formats, len(formats)):
             names = _BY_FORMAT[question_type]
             for name in draw.sample(names, len(names)):
+                if needs is not None and FAMILIES[name].needs != needs:
+                    continue
                 question = draw_question(scene, name, draw, held_out, further=scene.split == "train")
                 if question is not None and (form == "open" or question.options):
                     answer = f"{grounds(scene, question)}: {question.answer_text}"
@@ -128,7 +134,7 @@ def _question(kind: str, form: str, formats: Sequence[str]) -> Callable[[Scene, 
     return turn
 
 
-TURNS: dict[str, Callable[[Scene, Draw, bool], Turn | None]] = {
+TURNS: dict[str, _Talk] = {
     **{kind: _whole(kind) for kind in ("visual_captions", "audio_captions", "captions")},
     **{kind: _span(kind) for kind in ("visual_span_caption", "audio_span_caption", "span_caption")},
     "choice": _question("choice", "choice", tuple(_BY_FORMAT)),
@@ -137,7 +143,17 @@ TURNS: dict[str, Callable[[Scene, Draw, bool], Turn | None]] = {
 }
 
 
-def make_conversation(scene: Scene, kinds: Mapping[str, float], turns: int = 1, round: int = 0) -> list[Turn]:
+# What captions tell of.
+_TELLS = {
+    "visual_captions": "picture", "visual_span_caption": "picture",
+    "audio_captions": "sound", "audio_span_caption": "sound",
+    "captions": "both", "span_caption": "both",
+}  # fmt: skip
+
+
+def make_conversation(
+    scene: Scene, kinds: Mapping[str, float], turns: int = 1, round: int = 0, needs: str | None = None
+) -> list[Turn]:
     """Turns about a scene; the same arguments always give the same turns.
 
     Args:
@@ -146,14 +162,22 @@ def make_conversation(scene: Scene, kinds: Mapping[str, float], turns: int = 1, 
         turns: how many to draw. What comes twice, in whatever words, is kept once, and a scene may lack a kind (two
             segments have no four options), so there may be fewer; with captions alone there is always one.
         round: another number draws another conversation.
+        needs: "picture" or "sound" talks only of what this alone tells, as about a video that lacks the other; there
+            may then be no turn at all.
 
     Raises:
-        ValueError: a kind that does not exist, weights that are no weights, or the scene was edited and so has no
-            questions of its own.
+        ValueError: a kind that does not exist or tells of more than `needs`, weights that are no weights, or the scene
+            was edited and so has no questions of its own.
     """
     unknown = [kind for kind in kinds if kind not in TURNS]
     if unknown:
         raise ValueError(f"There is no kind of turn {unknown[0]!r}: one of {', '.join(TURNS)}.")
+    if needs is not None:
+        if needs not in ("picture", "sound"):
+            raise ValueError(f"A conversation needs 'picture' or 'sound' alone, or None for both; given is {needs!r}.")
+        wrong = [kind for kind in kinds if _TELLS.get(kind, needs) != needs]
+        if wrong:
+            raise ValueError(f"Turns of the kind {wrong[0]!r} tell of {_TELLS[wrong[0]]}, not of the {needs} alone.")
     if scene.edits:
         raise ValueError(f"The scene was edited ({', '.join(scene.edits)}): talk about the scene it was made from.")
     total = sum(kinds.values())
@@ -165,7 +189,7 @@ def make_conversation(scene: Scene, kinds: Mapping[str, float], turns: int = 1, 
     made: dict[Hashable, Turn] = {}
     for _ in range(turns):
         kind = names[bisect(ends, draw.index(_MANY) / _MANY * total)]
-        turn = TURNS[kind](scene, draw, held_out)
+        turn = TURNS[kind](scene, draw, held_out, needs)
         if turn is not None:
             made.setdefault(_subject(turn), turn)
     return list(made.values())

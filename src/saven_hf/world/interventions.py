@@ -1,7 +1,7 @@
-"""Interventions: another sound under the same picture, in a scene or in any video file.
+"""Interventions: another sound under the same picture, in a scene or in any video file, or a black picture over it.
 
 They show what a model really uses: after a shift its answers about sound and picture have to change, after muting it
-has to fall to chance.
+has to fall to chance. And they teach one to answer from what is left.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ..savenvideo.media_sniff import import_av
 from .scenes import TICK, Scene, Sound
 from .video import AUDIO_RATE, add_sound, encode_sound
 from .vocabulary import SILENT
+
+
+_MICROSECONDS = Fraction(1, 1_000_000)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -147,3 +151,48 @@ def _place(waveform: np.ndarray, sound, start: int, shift: float) -> None:
         sound, at = sound[-at:], 0
     length = max(0, min(len(sound), len(waveform) - at))
     waveform[at : at + length] = sound[:length]
+
+
+def blacken_picture(source: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Copy a video as mp4 with black frames at the same times; its sound is copied as it is.
+
+    The frames keep their size, made even where it is not.
+
+    Raises:
+        MediaError: the file cannot be read or has no picture.
+    """
+    av = import_av()
+    with open_media(source) as media:
+        times, size, has_audio = media.frame_times(), (media.height, media.width), media.has_audio
+        zero = media.clock_offset
+        black = np.zeros((size[0] + size[0] % 2, size[1] + size[1] % 2, 3), dtype=np.uint8)
+        with (
+            written_whole(out) as partial,
+            media.open_container() as reader,
+            av.open(partial, "w", format="mp4") as container,
+        ):
+            video = container.add_stream("libx264", rate=25, options={"crf": "18", "preset": "ultrafast"})
+            video.height, video.width, video.pix_fmt = *black.shape[:2], "yuv420p"
+            video.codec_context.time_base = _MICROSECONDS
+            video.codec_context.thread_count = 1
+            sound = container.add_stream_from_template(reader.streams.best("audio")) if has_audio else None
+            packets = reader.demux(reader.streams.best("audio")) if has_audio else iter(())
+            waiting = next(packets, None)
+            for time in times:
+                # Sound up to the picture's time, so that both lie close together in the file.
+                while waiting is not None and (waiting.dts is None or waiting.dts * waiting.time_base * 10**6 <= time):
+                    _mux(container, waiting, sound)
+                    waiting = next(packets, None)
+                frame = av.VideoFrame.from_ndarray(black, format="rgb24")
+                frame.pts, frame.time_base = time + zero, _MICROSECONDS
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            while waiting is not None:
+                _mux(container, waiting, sound)
+                waiting = next(packets, None)
+
+
+def _mux(container, packet, stream) -> None:
+    if packet.dts is not None:  # the empty one that ends a stream
+        packet.stream = stream
+        container.mux(packet)

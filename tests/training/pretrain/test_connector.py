@@ -25,10 +25,19 @@ from saven_hf.training.pretrain.language import (
 )
 from saven_hf.training.pretrain.loop import PretrainError
 from saven_hf.training.pretrain.vision import tiny_vision_config
-from saven_hf.training.tiny import CONNECTOR, TinyPlan, _tokenizer, _video, assemble, film, scenes_of
+from saven_hf.training.tiny import (
+    CONNECTOR,
+    TinyPlan,
+    _tokenizer,
+    _video,
+    assemble,
+    film,
+    one_sided_scenes,
+    scenes_of,
+)
 
 
-PLAN = TinyPlan(videos=1, short_videos=2, workers=2)
+PLAN = TinyPlan(videos=1, short_videos=2, one_sided_videos=1, workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +72,17 @@ def learn(world, folder, connector=None, **options):
     done = pretrain_connector(folder, *parts, batch_size=3, progress=False, **options)
     losses = [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
     return done, losses, model
+
+
+def test_a_share_of_the_videos_lacks_picture_or_sound(world):
+    scene, cache = next(one_sided_scenes(PLAN)), FeatureCache(world / "cache")
+    assert len(list((world / "videos").iterdir())) == 3 + 2
+    whole, heard, seen = (cache[_video(world, scene, left)] for left in (None, "sound", "picture"))
+    assert torch.equal(whole.frame_times, heard.frame_times) and torch.equal(whole.column_times, seen.column_times)
+    # What is left is as it was, and of the other every moment is like the next.
+    assert torch.equal(whole.sound, heard.sound) and not torch.equal(whole.picture, heard.picture)
+    assert torch.equal(heard.picture, heard.picture[:1].expand_as(heard.picture))
+    assert torch.equal(whole.picture, seen.picture) and not torch.equal(whole.sound, seen.sound)
 
 
 def test_it_learns_and_goes_on_where_it_was_stopped(world, tmp_path):
