@@ -13,7 +13,7 @@ from saven_hf.demo import demo
 from saven_hf.hub import DEFAULT_MODEL, WEIGHT_FILES, config_folder
 from saven_hf.savenvideo.media import open_media
 from saven_hf.savenvideo.times import parse_spans
-from saven_hf.world import SPLITS, make_questions, sample_scene, write_video
+from saven_hf.world import SPLITS, blacken_picture, make_questions, sample_scene, write_video
 from saven_hf.world.grounds import grounds
 from saven_hf.world.questions import PAPER_FORMATS
 
@@ -138,3 +138,17 @@ def test_most_answers_are_right(tmp_path, model):
         answer.right for seed in range(50) for answer in demo(model, out=tmp_path, seed=seed, progress=False).answers
     ]
     assert sum(answers) / len(answers) >= 0.85
+
+
+@needs_weights
+@pytest.mark.slow
+def test_it_hears_under_a_black_picture(tmp_path, model):
+    right = []
+    for seed in range(12):
+        scene, black = sample_scene(seed, "iid"), tmp_path / f"{seed}.black.mp4"
+        write_video(scene, tmp_path / f"{seed}.mp4")
+        blacken_picture(tmp_path / f"{seed}.mp4", black)
+        session = VideoSession(black, *model)
+        for question in make_questions(scene, ["heard_at", "when_heard", "heard_after_heard"]):
+            right.append(session.ask(question.prompt()).answer.endswith(question.answer_text))
+    assert len(right) > 20 and sum(right) / len(right) >= 0.65
