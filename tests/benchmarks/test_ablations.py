@@ -67,13 +67,14 @@ def written(path, **changes):
 
 def test_the_committed_grid_holds_what_was_announced(ablations):
     grid = ablations.Grid(GRID)
-    assert list(grid.values["experiments"]) == ["connectors", "uncompressed", "parts", "frames", "sizes"]
+    assert list(grid.values["experiments"]) == ["connectors", "parts", "frames", "uncompressed", "sizes"]
     kinds = {
         name: [grid.variants[one].model.get("resampler_type", "avts") for one in grid.rows_of_table(name)]
         for name in grid.values["experiments"]
     }
     assert list(dict.fromkeys(kinds["connectors"])) == ["avts", "mlp_pool", "stc", "causal_qformer"]
-    assert kinds["uncompressed"] == ["avts", "mlp", "stc"]
+    assert kinds["uncompressed"] == ["avts", "mlp_pool", "mlp"]
+    assert len({str(grid.sampling(grid.variants[name])) for name in grid.rows_of_table("uncompressed")}) == 1
     assert [name for name, one in grid.values["experiments"].items() if one.get("tokens") == "equal"] == ["connectors"]
     assert grid.variants["stc_pool"].model["stc_tokens_per_window"] == grid.values["model"]["queries_per_window"]
     assert grid.rows_of_table("parts")[0] == "avts" and {"no_sound", "no_saven", "no_tlp"} < set(grid.variants)
