@@ -99,7 +99,7 @@ ROWS = {
     "saven": [Rows({"span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5)],
 }
 # Of videos that lack picture or sound, by what is left: a model that was never shown a black picture loses what it
-# hears under one. Learnt behind the stages, beside as many rows of the usual sort, in smaller steps (our decision).
+# hears under one. Learnt behind the stages, beside more rows of the usual sort, in smaller steps (our decision).
 ONE_SIDED = {
     "sound": Rows({"audio_span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5, needs="sound"),
     "picture": Rows({"visual_span_caption": 10.0, "choice": 25.0, "open": 12.0}, 5, needs="picture"),
