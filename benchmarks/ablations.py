@@ -4,6 +4,7 @@
     python benchmarks/ablations.py --base runs/tiny/init --out runs/ablations --jobs 12    # side by side, on one GPU
     python benchmarks/ablations.py --base runs/tiny/init --out runs/ablations --plan       # what is to be done
     python benchmarks/ablations.py --base runs/tiny/init --out runs/ablations --tables-only [--docs docs/ablations.md]
+    python benchmarks/ablations.py --base runs/tiny/init --out runs/long --grid benchmarks/ablations_long.yaml
 
 Towers and language model are those of --base (a folder of `saven train tiny`: `init`), the connector of every variant
 is fresh. Each run has one folder, `runs/<variant>/factor-<f>.seed-<s>`, with its configuration, the recipe and log of
@@ -122,6 +123,7 @@ class Grid:
     """
 
     def __init__(self, path: str | Path):
+        self.name = Path(path).name
         self.values: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         self.variants: dict[str, Variant] = {}
         for experiment in self.values["experiments"].values():
@@ -730,21 +732,27 @@ def document(bench: Bench, experiments: list[str]) -> str:
     Raises:
         AblationError: rows of a table of equal tokens have not as many.
     """
-    values, lines = bench.grid.values, ["# Ablations on the world", ""]
+    values = bench.grid.values
+    lines = [f"# {values.get('title', 'Ablations on the world')}", ""]
     steps = ", ".join(f"{stage['name']} {stage['recipe']['max_steps']}" for stage in values["stages"])
     variants = wanted(bench, experiments, None)
     devices = Counter(result["device"] for one in variants for _, result in final_results(bench, one))
     made = ", ".join(f"{count} on {device}" for device, count in devices.most_common()) or "none"
+    factors, seeds = values["factors"], len(values["seeds"])
+    rates = (
+        f"Learning rates are multiplied by one of {', '.join(f'{factor:g}' for factor in factors)}, chosen on seed "
+        f"{values['seeds'][0]} by the loss on {values['data']['check_videos']} other videos; then {seeds} seeds. "
+        if len(factors) > 1
+        else f"One learning rate, {seeds} seed{'s' if seeds > 1 else ''}. "
+    )
     lines += [
-        "Written by `python benchmarks/ablations.py` from `benchmarks/ablations.yaml`. Every run starts from the same "
-        f"towers and language model and a fresh connector, on cached features of the same {len(bench.scenes)} videos. "
-        f"The connector first learns to say moments ({values[MOMENTS]['steps']} updates of "
+        f"Written by `python benchmarks/ablations.py` from `benchmarks/{bench.grid.name}`. Every run starts from the "
+        f"same towers and language model and a fresh connector, on cached features of the same {len(bench.scenes)} "
+        f"videos. The connector first learns to say moments ({values[MOMENTS]['steps']} updates of "
         f"{values[MOMENTS]['batch_size']} videos), then come the paper's stages ({steps} updates of "
-        f"{values['recipe']['global_batch_size']} rows). Learning rates are multiplied by one of "
-        f"{', '.join(f'{factor:g}' for factor in values['factors'])}, chosen on seed {values['seeds'][0]} by "
-        f"the loss on {values['data']['check_videos']} other videos; then {len(values['seeds'])} seeds. Tested on "
-        f"{values['data']['test_videos']} unseen videos, all seeds together; in brackets 95 % intervals, bootstrap "
-        f"over videos. Runs that were tested: {made}.",
+        f"{values['recipe']['global_batch_size']} rows). {rates}Tested on {values['data']['test_videos']} unseen "
+        "videos, all seeds together; in brackets 95 % intervals, bootstrap over videos. Runs that were tested: "
+        f"{made}.",
         "",
     ]
     for experiment in experiments:

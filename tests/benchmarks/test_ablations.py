@@ -15,6 +15,8 @@ from small import save_small_model
 
 from saven_hf import load
 from saven_hf.training.curves import read_metrics
+from saven_hf.training.tiny import CONNECTOR, SAMPLING, TinyPlan, scenes_of
+from saven_hf.world import sample_scene
 
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,18 @@ def test_the_committed_grid_holds_what_was_announced(ablations):
     assert len(grid.values["seeds"]) == 3
     steps = {stage["recipe"]["max_steps"] for stage in grid.values["stages"]} | {grid.values["moments"]["steps"]}
     assert all("max_steps" not in variant.recipe for variant in grid.variants.values()) and min(steps) > 0
+
+
+def test_the_longer_training_is_that_of_the_tiny_model(ablations):
+    grid, plan = ablations.Grid(GRID.with_name("ablations_long.yaml")), TinyPlan.for_device("cuda")
+    assert grid.values["model"] == CONNECTOR and grid.values["data"]["sampling"] == SAMPLING
+    assert (grid.values["moments"]["steps"], grid.values["moments"]["batch_size"]) == (
+        plan.connector_steps, plan.connector_batch,
+    )  # fmt: skip
+    first, parts = grid.values["data"]["first_seed"], grid.values["data"]["scenes"]
+    scenes = [sample_scene(first + number, segments=one) for number, one in enumerate(ablations._segments(parts))]
+    assert scenes == list(scenes_of(plan))
+    assert [one for one in grid.values["experiments"].values() if one.get("tokens") != "equal"] == []
 
 
 def test_every_variant_of_the_committed_grid_can_be_built_and_is_told_from_the_others(ablations, base):
