@@ -53,6 +53,7 @@ REMOVED = ("mute", "black", "mute+black")
 MOVED = ("no-time", "swap", "shift=+2", "clock=+100")
 # Smallest accuracy in multiple choice that the world was made for.
 WANTED = {"iid": 0.9, "unseen_pairs": 0.8, "paraphrases": 0.8, "long2": 0.75}
+BY_WEIGHT = " by the most probable option"
 
 Row = dict[str, Any]
 
@@ -72,10 +73,10 @@ def planned(args: argparse.Namespace, out: Path) -> Iterator[tuple[str, str, Run
         asked = [*shared, *_who(args, out, who)]
         weighs = ["--protocol", "likelihood"] if who not in GUESSERS else []
         runs = {
-            "iid": ["world", "--split", "iid", "--videos", args.videos],
-            "splits": ["world", "--split", ",".join(HELD_OUT), "--videos", args.split_videos],
+            "iid": ["world", "--split", "iid", "--videos", args.videos, *weighs],
+            "splits": ["world", "--split", ",".join(HELD_OUT), "--videos", args.split_videos, *weighs],
             "removed": ["world", "--videos", args.control_videos, "--control", _possible(args, who, REMOVED), *weighs],
-            "moved": ["world", "--videos", args.control_videos, "--control", _possible(args, who, MOVED)],
+            "moved": ["world", "--videos", args.control_videos, "--control", _possible(args, who, MOVED), *weighs],
             "sync": ["world-sync", "--videos", args.sync_videos],
             "speed": ["world", "--videos", args.speed_videos, "--forms", "choice"],
         }
@@ -172,6 +173,8 @@ def figures_of(out: Path) -> dict[str, Any]:
             if rows:
                 choices = [row for row in rows if row["form"] == "choice"]
                 plain[split] = summarise_run(rows) | {"uniform": uniform_chance(choices)}
+                if weighed := rows_of(done[f"{who}/{what}"], f"world-{split}", weighed=True):
+                    plain[split]["weighed"] = summarise_run(weighed)["choice"]
         if plain:
             found["plain"][who] = plain
             first = done[f"{who}/{'iid' if 'iid' in plain else 'splits'}"]
@@ -291,17 +294,17 @@ def goals(found: dict[str, Any]) -> list[tuple[str, str, bool | None]]:
             listed.append((goal, percent(interval, signed), bool(holds(interval["value"]))))
 
     for split, least in WANTED.items():
-        accuracy = plain.get(split, {}).get("choice", {}).get("accuracy")
-        add(
-            f"multiple choice, `{split}`: at least {100 * least:.0f} %",
-            accuracy,
-            lambda value, low=least: value >= low,
-        )
+        for form, how in (("choice", ""), ("weighed", BY_WEIGHT)):
+            add(
+                f"multiple choice, `{split}`{how}: at least {100 * least:.0f} %",
+                plain.get(split, {}).get(form, {}).get("accuracy"),
+                lambda value, low=least: value >= low,
+            )
     iou = plain.get("iid", {}).get("range", {}).get("mean_iou")
     add("open time ranges, `iid`: mean IoU at least 80 %", iou, lambda value: value >= 0.8)
     weighed = found["weighed"].get(MODEL, {})
     for name in REMOVED:
-        for how, those in (("", controls), (" by the most probable option", weighed)):
+        for how, those in (("", controls), (BY_WEIGHT, weighed)):
             goal = f"`{name}`{how}: the interval contains the exact level, gap at most 3 points"
             one = those.get(name)
             if one is None:
@@ -313,9 +316,10 @@ def goals(found: dict[str, Any]) -> list[tuple[str, str, bool | None]]:
         left, kept = "picture" if name == "mute" else "sound", controls.get(name, {}).get("kept")
         if name != "mute+black":
             add(f"`{name}`: {left}-only questions stay within 3 points", kept, lambda v: abs(v) <= 0.03, True)
-    timeless = controls.get("no-time")
-    add("`no-time`: questions with times are at the exact level", timeless and timeless["accuracy"],
-        lambda _: timeless["verdict"] == "contains")  # fmt: skip
+    for how, those in (("", controls), (BY_WEIGHT, weighed)):
+        timeless = those.get("no-time")
+        add(f"`no-time`{how}: questions with times are at the exact level", timeless and timeless["accuracy"],
+            lambda _, found=timeless: found["verdict"] == "contains")  # fmt: skip
     moved = controls.get("clock=+100", {}).get("moved")
     add("`clock=+100`: at least 90 % of ranges move by 100 +- 1 s", moved, lambda value: value >= 0.9)
     add("irregular frame times cost at most 3 points", found.get("vfr_cost"), lambda value: value <= 0.03, True)
@@ -343,8 +347,8 @@ def _plain_tables(found: dict[str, Any]) -> list[str]:
     if not splits:
         return []
     rows = [
-        [who, *(percent(one[split]["choice"]["accuracy"]) if split in one else "-" for split in splits)]
-        for who, one in plain.items()
+        [f"{who}{how}", *(percent(one[split][form]["accuracy"]) if split in one else "-" for split in splits)]
+        for who, form, how, one in _by_protocol(plain)
     ]
     first = {split: next(one[split] for one in plain.values() if split in one) for split in splits}
     rows += [["questions", *(one["choice"]["accuracy"]["n"] for one in first.values())]]
@@ -355,15 +359,15 @@ def _plain_tables(found: dict[str, Any]) -> list[str]:
         rows.append([f"best guesser that has {_HAS[guesser]}", *levels])
     lines = ["## Multiple choice, percent right, by split", "", *table(["", *splits], rows)]
     rows = []
-    for who, one in plain.items():
+    for who, form, how, one in _by_protocol(plain):
         if "iid" not in one:
             continue
-        by = one["iid"]["choice"]["by"]["question_type"]
+        by, opened = one["iid"][form]["by"]["question_type"], one["iid"] if form == "choice" else {}
         rows.append([
-            who, *(percent(by[name]["accuracy"]) if name in by else "-" for name in FORMATS),
-            one["iid"]["choice"]["unparsable"],
-            *(percent(one["iid"][form][name]) if form in one["iid"] else "-"
-              for form, name in (("words", "accuracy"), ("range", "mean_iou"))),
+            f"{who}{how}", *(percent(by[name]["accuracy"]) if name in by else "-" for name in FORMATS),
+            one["iid"][form]["unparsable"],
+            *(percent(opened[sort][name]) if sort in opened else "-"
+              for sort, name in (("words", "accuracy"), ("range", "mean_iou"))),
         ])  # fmt: skip
     if rows:
         by = first["iid"]["choice"]["by"]["question_type"]
@@ -380,6 +384,14 @@ def _plain_tables(found: dict[str, Any]) -> list[str]:
     return [*lines, "## Open questions on the other splits", "", *table(header, rows)] if rows else lines
 
 
+def _by_protocol(plain: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Who, the key of multiple choice, how to name it, and the figures by split; those without it are left out."""
+    for who, one in plain.items():
+        for form, how in (("choice", ""), ("weighed", BY_WEIGHT)):
+            if found := {split: figures for split, figures in one.items() if form in figures}:
+                yield who, form, how, found
+
+
 _HAS = {
     "text": "the text", "picture": "the picture", "sound": "the sound", "timeless": "no times and no order",
 }  # fmt: skip
@@ -387,7 +399,7 @@ _HAS = {
 
 def _control_tables(found: dict[str, Any]) -> list[str]:
     lines = []
-    for key, title in (("controls", "Controls"), ("weighed", "Controls, by the most probable option")):
+    for key, title in (("controls", "Controls"), ("weighed", f"Controls,{BY_WEIGHT}")):
         rows = [
             [
                 who, name, one["all"]["n"], percent(one["all"]), _level(one.get("uniform")), _level(one.get("level")),

@@ -112,9 +112,12 @@ def test_one_command_asks_everything_and_says_what_was_reached(tables, tmp_path,
     assert f"The runs were made by `{command} --split-videos 2 --control-videos 3 --sync-videos 4" in text
     assert "Not made: always-a/iid, always-a/splits, always-a/removed, always-a/moved, longest/iid" in text
     weighed = {tuple(row[:2]) for row in table_named(text, "Controls, by the most probable option").rows}
-    assert weighed == {("model", name) for name in ("plain", *tables.REMOVED)}
+    assert weighed == {("model", name) for name in ("plain", *tables.REMOVED, *tables.MOVED)}
+    assert named["model by the most probable option"] == ["100.0 [100.0, 100.0]"] * 2
+    assert "random by the most probable option" not in named
     goals = {row[0]: row[2] for row in table_named(text, "What the world was made for").rows}
     assert goals["multiple choice, `iid`: at least 90 %"] == "yes"
+    assert goals["multiple choice, `iid` by the most probable option: at least 90 %"] == "yes"
     assert goals["multiple choice, `long2`: at least 75 %"] == "not measured"
     assert goals["`clock=+100`: at least 90 % of ranges move by 100 +- 1 s"] == "yes"
     assert found["sync"]["model"]["accuracy"] == 1 and "sync_frames" in found

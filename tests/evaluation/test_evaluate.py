@@ -30,7 +30,7 @@ from saven_hf.evaluation import (
     run,
     world,
 )
-from saven_hf.evaluation.adapters import Asked
+from saven_hf.evaluation.adapters import Asked, lead_of
 from saven_hf.savenvideo.media import open_media
 from saven_hf.world import sample_scene, write_video
 
@@ -129,19 +129,59 @@ def test_the_most_probable_answer_is_the_models_own(tiny, folder):
     expected = [sum(step[row, said[row, at]].item() for at, step in enumerate(scores)) for row in range(2)]
     from saven_hf.evaluation import adapters
 
-    class Words:
-        """Hands ids over as they are."""
+    class Numbers:
+        """A word is the number of a token."""
 
         def __call__(self, text, add_special_tokens=False):
-            return type("Ids", (), {"input_ids": text})
+            return type("Ids", (), {"input_ids": list(map(int, text.split()))})
 
-    candidates = [[said[row].tolist(), [5, 6, 7, 8]] for row in range(2)]
-    found = adapters.weigh(model, Words(), adapter._inputs(asked), candidates)
+    def words(tokens):
+        return " ".join(map(str, tokens))
+
+    def weigh(candidates, leads=None):
+        return adapters.weigh(model, Numbers(), adapter._inputs(asked), candidates, leads)
+
+    rows = said.tolist()
+    found = weigh([[words(row), "5 6 7 8"] for row in rows])
     for row in range(2):
         assert found[row][0].logprob == pytest.approx(expected[row], abs=1e-3)
         assert found[row][0].tokens == 3 and found[row][0].per_token > found[row][1].per_token
-    single = adapters.weigh(model, Words(), adapter._inputs(asked), [[[one[0]]] for one in said.tolist()])
+    single = weigh([[words(row[:1])] for row in rows])
     assert single[0][0].logprob == pytest.approx(scores[0][0, said[0, 0]].item(), abs=1e-3)
+    # Behind words of its own: those are read, and not weighed.
+    behind = weigh([[words(row[1:]), "5"] for row in rows], [words(row[:1]) + " " for row in rows])
+    for row in range(2):
+        last = sum(step[row, said[row, 1 + at]].item() for at, step in enumerate(scores[1:]))
+        assert behind[row][0].logprob == pytest.approx(last, abs=1e-3)
+        assert [one.tokens for one in behind[row]] == [2, 1]
+    with pytest.raises(ProtocolError, match="no tokens"):
+        weigh([["5", ""]] * 2)
+
+
+@pytest.mark.parametrize(
+    "answer, lead",
+    [
+        ("a low hiss from 00:00:02.000 to 00:00:05.000: a red bar", "a low hiss from 00:00:02.000 to 00:00:05.000: "),
+        ("a red bar: from 00:00:02.000 to 00:00:05.000", "a red bar: "),
+        ("from 00:00:02.000 to 00:00:05.000", ""),
+        ("a red circle (D)", ""),
+        ("", ""),
+    ],
+)
+def test_what_leads_up_to_an_answer(answer, lead):
+    assert lead_of(answer) == lead
+
+
+def test_a_savenvideo_chooses_behind_what_it_says_first(tiny, tmp_path):
+    """Options are weighed behind the times that the tiny model names first: it chooses what it would have said, and
+    one of the options even where it would have said none."""
+    benchmark = WorldBenchmark("iid", 3, tmp_path, forms=["choice"])
+    adapter = MemoryAdapter(*tiny)
+    said = run(benchmark, adapter, tmp_path, progress=False)
+    chosen = run(benchmark, adapter, tmp_path, protocol="likelihood", progress=False)
+    same = [one["parsed"] == other["parsed"] for one, other in zip(said, chosen, strict=True) if one["parsed"]]
+    assert len(same) >= 20 and sum(same) >= len(same) - 1
+    assert all(row["parsed"] in "ABCD" for row in chosen)
 
 
 def test_images_sounds_and_pairs_are_fed(tiny, folder, tmp_path):

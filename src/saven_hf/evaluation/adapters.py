@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ..ask import TimedProcessor, seconds_of
-from ..data.prompts import LETTERS, multiple_choice_answer
+from ..data.prompts import LETTERS
 from ..savenvideo.layout import FBANK_FRAMES_PER_PATCH, PATCH_STEP_US
 from ..savenvideo.media import open_media
 from ..savenvideo.weights import weights_fingerprint
@@ -157,8 +158,8 @@ class MemoryAdapter(ModelAdapter):
             self.settings["frames"]["preprocessing"] = frames["preprocessing"]
 
     def candidates(self, item: Item) -> list[str]:
-        """Answers as training writes them: "a red circle (D)"."""
-        return [multiple_choice_answer(item.options, letter) for letter in LETTERS[: len(item.options)]]
+        """The options' own words, which it was trained to answer with; a letter behind them would tell no more."""
+        return list(item.options)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +200,7 @@ class MemoryAdapter(ModelAdapter):
     def answer(self, asked: Sequence[Asked], progress: tqdm | None = None) -> list[str]:
         answers = [""] * len(asked)
         for batch in self._batches(asked):
-            for at, text in zip(batch, self._generate([asked[at] for at in batch]), strict=True):
+            for at, text in zip(batch, self._generate(self._inputs([asked[at] for at in batch])), strict=True):
                 answers[at] = text
             if progress is not None:
                 progress.update(len(batch))
@@ -209,8 +210,9 @@ class MemoryAdapter(ModelAdapter):
         found: list[list[Likelihood]] = [[] for _ in asked]
         for batch in self._batches(asked):
             inputs = self._inputs([asked[at] for at in batch])
+            leads = [lead_of(text) for text in self._generate(inputs)]
             with self.timed("prefill"):
-                weighed = weigh(self.model, self.processor.tokenizer, inputs, [candidates[at] for at in batch])
+                weighed = weigh(self.model, self.processor.tokenizer, inputs, [candidates[at] for at in batch], leads)
             for at, those in zip(batch, weighed, strict=True):
                 found[at] = those
             if progress is not None:
@@ -269,8 +271,7 @@ class MemoryAdapter(ModelAdapter):
         return dict(inputs.to(self.model.device))
 
     @torch.no_grad()
-    def _generate(self, asked: list[Asked]) -> list[str]:
-        inputs = self._inputs(asked)
+    def _generate(self, inputs: dict[str, Any]) -> list[str]:
         watch = FirstToken()
         start = time.perf_counter()
         output = self.model.generate(
@@ -336,8 +337,18 @@ class FirstToken(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
+def lead_of(answer: str) -> str:
+    """What a model says before it comes to its answer: all up to the last colon that a space follows, or nothing.
+
+    "a low tone from 00:00:02.000 to 00:00:05.000: " of "a low tone from 00:00:02.000 to 00:00:05.000: a red circle".
+    """
+    return answer[: answer.rfind(": ") + 2] if ": " in answer else ""
+
+
 @torch.no_grad()
-def weigh(model, tokenizer, inputs: dict[str, Any], candidates: Sequence[Sequence[str]]) -> list[list[Likelihood]]:
+def weigh(
+    model, tokenizer, inputs: dict[str, Any], candidates: Sequence[Sequence[str]], leads: Sequence[str] | None = None
+) -> list[list[Likelihood]]:
     """Log-likelihoods of candidate answers behind prompts that are padded on the left.
 
     Where every candidate is one token, as letters are, one pass over the prompts is enough; else there is one for each
@@ -346,26 +357,35 @@ def weigh(model, tokenizer, inputs: dict[str, Any], candidates: Sequence[Sequenc
     Args:
         inputs: of the model, with `input_ids` and `attention_mask` `(batch, seq)`.
         candidates: for each prompt; as many for one as for another, or fewer.
+        leads: words between each prompt and its candidates, which are not weighed, see `lead_of`.
     """
-    ids = [[tokenizer(text, add_special_tokens=False).input_ids for text in some] for some in candidates]
-    if any(not tokens for some in ids for tokens in some):
-        raise ProtocolError("A candidate answer has no tokens.")
-    found: list[list[Likelihood]] = [[] for _ in ids]
-    if all(len(tokens) == 1 for some in ids for tokens in some):
+    leads = [""] * len(candidates) if leads is None else leads
+    words = [[_behind(tokenizer, lead, text) for text in some] for lead, some in zip(leads, candidates, strict=True)]
+    if all(len(tokens) == 1 for some in words for tokens, _ in some):
         logprobs = _last_logprobs(model, inputs, 1)[:, 0]
-        return [[Likelihood(logprobs[row, tokens[0]].item(), 1) for tokens in some] for row, some in enumerate(ids)]
-    for number in range(max(map(len, ids))):
-        tokens = [some[number] if number < len(some) else some[0] for some in ids]
-        longest = max(map(len, tokens))
-        extended = _extended(inputs, tokens, longest)
+        return [[Likelihood(logprobs[row, one[0]].item(), 1) for one, _ in some] for row, some in enumerate(words)]
+    found: list[list[Likelihood]] = [[] for _ in words]
+    for number in range(max(map(len, words))):
+        chosen = [some[number] if number < len(some) else some[0] for some in words]
+        longest = max(len(tokens) for tokens, _ in chosen)
+        extended = _extended(inputs, [tokens for tokens, _ in chosen], longest)
         logits = _last_logprobs(model, extended, longest + 1)
-        for row, (some, those) in enumerate(zip(ids, tokens, strict=True)):
+        for row, (some, (tokens, first)) in enumerate(zip(words, chosen, strict=True)):
             if number < len(some):
-                picked = logits[row, torch.arange(len(those)), torch.tensor(those)]
-                found[row].append(Likelihood(picked.sum().item(), len(those)))
+                picked = logits[row, torch.arange(first, len(tokens)), torch.tensor(tokens[first:])]
+                found[row].append(Likelihood(picked.sum().item(), len(picked)))
     if not all(math.isfinite(one.logprob) for some in found for one in some):
         raise ProtocolError("A log-likelihood is not finite: the model overflows in this precision.")
     return found
+
+
+def _behind(tokenizer, lead: str, candidate: str) -> tuple[list[int], int]:
+    """Tokens of a lead and a candidate, and at which of them the candidate begins: one of both is the candidate's."""
+    before, tokens = (tokenizer(text, add_special_tokens=False).input_ids for text in (lead, lead + candidate))
+    first = len(os.path.commonprefix([before, tokens]))
+    if first == len(tokens):
+        raise ProtocolError(f"The candidate answer {candidate!r} has no tokens.")
+    return tokens, first
 
 
 def _last_logprobs(model, inputs: dict[str, Any], keep: int) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..data.prompts import LETTERS, multiple_choice_answer
+from ..data.prompts import LETTERS
 from ..savenvideo.media import open_media
 from ..savenvideo.subtitles import format_subtitles, read_subtitles
 from ..savenvideo.weights import weights_fingerprint
-from .adapters import Asked, Likelihood, ModelAdapter, Watched, weigh
+from .adapters import Asked, Likelihood, ModelAdapter, Watched, lead_of, weigh
 from .benchmarks import Item, Pair
 from .controls import Control, ControlError
 
@@ -71,8 +70,8 @@ class TextAdapter(ModelAdapter):
             of transformers. Sound that a control takes away is not transcribed.
         batch_size: questions answered at once.
         max_new_tokens: longest answer, in tokens.
-        worded: whether the candidates that are weighed are answers as our training writes them, "a red circle (D)",
-            and not letters.
+        worded: whether the candidates that are weighed are the options' words, behind what the model itself says
+            before its answer, as for a SAVEnVideo, and not letters.
     """
 
     media_at_once = 16  # a batch is of as many questions, and a video may have one
@@ -100,8 +99,7 @@ class TextAdapter(ModelAdapter):
         self.settings = {"model": f"text: {name}", "speech": heard, "max_new_tokens": max_new_tokens}
 
     def candidates(self, item: Item) -> list[str]:
-        letters = LETTERS[: len(item.options)]
-        return [multiple_choice_answer(item.options, letter) for letter in letters] if self.worded else list(letters)
+        return list(item.options) if self.worded else list(LETTERS[: len(item.options)])
 
     def check(self, control: Control) -> None:
         if self.speech == "subtitles" and control.edits_file and not control.mute:
@@ -131,16 +129,7 @@ class TextAdapter(ModelAdapter):
         answers: list[str] = []
         for first in range(0, len(asked), self.batch_size):
             batch = asked[first : first + self.batch_size]
-            inputs = self._inputs(batch)
-            start = time.perf_counter()
-            with torch.no_grad():
-                output = self.model.generate(
-                    **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                )  # fmt: skip
-            self.seconds["generate"] += time.perf_counter() - start
-            said = output[:, inputs["input_ids"].shape[1] :]
-            answers += [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
+            answers += self._generate(self._inputs(batch))
             if progress is not None:
                 progress.update(len(batch))
         return answers
@@ -149,11 +138,23 @@ class TextAdapter(ModelAdapter):
         found: list[list[Likelihood]] = []
         for first in range(0, len(asked), self.batch_size):
             batch = slice(first, first + self.batch_size)
+            inputs = self._inputs(asked[batch])
+            leads = [lead_of(text) for text in self._generate(inputs)] if self.worded else None
             with self.timed("prefill"):
-                found += weigh(self.model, self.tokenizer, self._inputs(asked[batch]), candidates[batch])
+                found += weigh(self.model, self.tokenizer, inputs, candidates[batch], leads)
             if progress is not None:
                 progress.update(len(asked[batch]))
         return found
+
+    @torch.no_grad()
+    def _generate(self, inputs: dict[str, torch.Tensor]) -> list[str]:
+        with self.timed("generate"):
+            output = self.model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )  # fmt: skip
+        said = output[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
     def _inputs(self, asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
         texts = []

@@ -18,11 +18,15 @@ class MLPConnector(Connector):
 
     def resample(self, tokens: DatedTokens, tlp, windows: WindowIndex, questions: Questions | None):
         """Window tokens, a list of `(n, D)`; questions never take part here."""
-        rows = self._dated_rows(tokens, tlp, windows)
+        # Unbound once: the gradient of one window taken by its index would be as large as that of all of them.
+        rows = [
+            (states.unbind(), hidden_time.unbind(), times, valid)
+            for _, states, hidden_time, times, valid in self._dated_rows(tokens, tlp, windows)
+        ]
         window_tokens = []
         for window in range(len(windows.start)):
             entries, dates = [], []
-            for _, states, hidden_time, times, valid in rows:
+            for states, hidden_time, times, valid in rows:
                 keep = valid[window]
                 content = states[window][keep]
                 if self.config.has_time_tokens and windows.start[window] != NO_TIME:
