@@ -30,7 +30,7 @@ from saven_hf.evaluation import (
     run,
     world,
 )
-from saven_hf.evaluation.adapters import Asked, lead_of
+from saven_hf.evaluation.adapters import Asked
 from saven_hf.savenvideo.media import open_media
 from saven_hf.world import sample_scene, write_video
 
@@ -156,20 +156,6 @@ def test_the_most_probable_answer_is_the_models_own(tiny, folder):
         assert [one.tokens for one in behind[row]] == [2, 1]
     with pytest.raises(ProtocolError, match="no tokens"):
         weigh([["5", ""]] * 2)
-
-
-@pytest.mark.parametrize(
-    "answer, lead",
-    [
-        ("a low hiss from 00:00:02.000 to 00:00:05.000: a red bar", "a low hiss from 00:00:02.000 to 00:00:05.000: "),
-        ("a red bar: from 00:00:02.000 to 00:00:05.000", "a red bar: "),
-        ("from 00:00:02.000 to 00:00:05.000", ""),
-        ("a red circle (D)", ""),
-        ("", ""),
-    ],
-)
-def test_what_leads_up_to_an_answer(answer, lead):
-    assert lead_of(answer) == lead
 
 
 def test_a_savenvideo_chooses_behind_what_it_says_first(tiny, tmp_path):

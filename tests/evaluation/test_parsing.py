@@ -3,7 +3,7 @@
 import pytest
 
 from saven_hf.data.prompts import multiple_choice_answer
-from saven_hf.evaluation.parsing import Choice, interval_iou, parse_choice, parse_range, same_words
+from saven_hf.evaluation.parsing import Choice, interval_iou, lead_of, parse_choice, parse_range, same_words
 
 
 OPTIONS = ("a red circle", "a blue bar", "two", "from 00:00:01.500 to 00:00:04.000")
@@ -99,3 +99,17 @@ def test_exact_words():
     assert same_words(" A low  buzz.\n", "a low buzz")
     assert same_words("a red circle: a low buzz", "a low buzz") and not same_words("a low buzz: silence", "a low buzz")
     assert not same_words("a low buzz that rises", "a low buzz")
+
+
+@pytest.mark.parametrize(
+    "answer, lead",
+    [
+        ("a low hiss from 00:00:02.000 to 00:00:05.000: a red bar", "a low hiss from 00:00:02.000 to 00:00:05.000: "),
+        ("a red bar: from 00:00:02.000 to 00:00:05.000", "a red bar: "),
+        ("from 00:00:02.000 to 00:00:05.000", ""),
+        ("a red circle (D)", ""),
+        ("", ""),
+    ],
+)
+def test_what_leads_up_to_an_answer(answer, lead):
+    assert lead_of(answer) == lead

@@ -23,6 +23,7 @@ from ..savenvideo.media import open_media
 from ..savenvideo.weights import weights_fingerprint
 from .benchmarks import Item, Pair
 from .controls import Control, ControlError, NotApplicableError
+from .parsing import lead_of
 
 
 PARTS = ("decode", "encode", "prefill", "generate")
@@ -335,14 +336,6 @@ class FirstToken(StoppingCriteria):
         if self.at is None:
             self.at = time.perf_counter()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def lead_of(answer: str) -> str:
-    """What a model says before it comes to its answer: all up to the last colon that a space follows, or nothing.
-
-    "a low tone from 00:00:02.000 to 00:00:05.000: " of "a low tone from 00:00:02.000 to 00:00:05.000: a red circle".
-    """
-    return answer[: answer.rfind(": ") + 2] if ": " in answer else ""
 
 
 @torch.no_grad()

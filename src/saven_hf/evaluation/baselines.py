@@ -16,9 +16,10 @@ from ..data.prompts import LETTERS
 from ..savenvideo.media import open_media
 from ..savenvideo.subtitles import format_subtitles, read_subtitles
 from ..savenvideo.weights import weights_fingerprint
-from .adapters import Asked, Likelihood, ModelAdapter, Watched, lead_of, weigh
+from .adapters import Asked, Likelihood, ModelAdapter, Watched, weigh
 from .benchmarks import Item, Pair
 from .controls import Control, ControlError
+from .parsing import lead_of
 
 
 class GuessingAdapter:

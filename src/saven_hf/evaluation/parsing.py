@@ -150,6 +150,11 @@ def conclusion(text: str) -> str:
     return text.rpartition(": ")[2]
 
 
+def lead_of(text: str) -> str:
+    """What an answer says in front of its conclusion, up to and with the ": "; nothing of any other answer."""
+    return text[: len(text) - len(conclusion(text))]
+
+
 def normalise(text: str) -> str:
     """Words in lower case with single spaces, without punctuation around them."""
     return " ".join(text.casefold().split()).strip(_EDGES)
