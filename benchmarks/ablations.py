@@ -8,8 +8,8 @@
 
 Towers and language model are those of --base (a folder of `saven train tiny`: `init`), the connector of every variant
 is fresh. Each run has one folder, `runs/<variant>/factor-<f>.seed-<s>`, with its configuration, the recipe and log of
-each stage, every answer, and `result.json`. Any number of processes with the same command work on one folder, in the
-order of the grid; one that was killed is started again and goes on.
+each stage, every answer, and `result.json` (ablation_record.py makes one file of all). Any number of processes with
+the same command work on one folder, in the order of the grid; one that was killed is started again and goes on.
 """
 
 from __future__ import annotations
@@ -399,9 +399,8 @@ class Bench:
         if self.result(job) is None:
             found = {**trained, **self._test(job), "device": self.device}
             _write_json(self.folder(job) / "result.json", found)
-        others = [Job(variant, one, seed) for one in self.grid.values["factors"]]
-        for one in (job, *others):  # logs and answers stay
-            _remove_weights(self.folder(one))
+        for one in self.grid.values["factors"]:  # logs and answers stay
+            _remove_weights(self.folder(Job(variant, one, seed)))
 
     def _measured(self, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         reset_peak_memory(self.device)
@@ -733,11 +732,10 @@ def document(bench: Bench, experiments: list[str]) -> str:
         AblationError: rows of a table of equal tokens have not as many.
     """
     values = bench.grid.values
-    lines = [f"# {values.get('title', 'Ablations on the world')}", ""]
     steps = ", ".join(f"{stage['name']} {stage['recipe']['max_steps']}" for stage in values["stages"])
     variants = wanted(bench, experiments, None)
     devices = Counter(result["device"] for one in variants for _, result in final_results(bench, one))
-    made = ", ".join(f"{count} on {device}" for device, count in devices.most_common()) or "none"
+    tested = ", ".join(f"{count} on {device}" for device, count in devices.most_common()) or "none"
     factors, seeds = values["factors"], len(values["seeds"])
     rates = (
         f"Learning rates are multiplied by one of {', '.join(f'{factor:g}' for factor in factors)}, chosen on seed "
@@ -745,14 +743,15 @@ def document(bench: Bench, experiments: list[str]) -> str:
         if len(factors) > 1
         else f"One learning rate, {seeds} seed{'s' if seeds > 1 else ''}. "
     )
-    lines += [
+    lines = [
+        f"# {values.get('title', 'Ablations on the world')}",
+        "",
         f"Written by `python benchmarks/ablations.py` from `benchmarks/{bench.grid.name}`. Every run starts from the "
         f"same towers and language model and a fresh connector, on cached features of the same {len(bench.scenes)} "
         f"videos. The connector first learns to say moments ({values[MOMENTS]['steps']} updates of "
         f"{values[MOMENTS]['batch_size']} videos), then come the paper's stages ({steps} updates of "
         f"{values['recipe']['global_batch_size']} rows). {rates}Tested on {values['data']['test_videos']} unseen "
-        "videos, all seeds together; in brackets 95 % intervals, bootstrap over videos. Runs that were tested: "
-        f"{made}.",
+        f"videos, all seeds together; in brackets 95 % intervals, bootstrap over videos. Tested runs: {tested}.",
         "",
     ]
     for experiment in experiments:
@@ -871,20 +870,16 @@ def main(words: list[str] | None = None) -> int:
         bench = Bench(args.base, args.out, grid, args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         variants = wanted(bench, experiments, args.variants)
         if args.plan:
+            seeds, factors = grid.values["seeds"], grid.values["factors"]
             for variant in variants:
-                there = [seed for seed in grid.values["seeds"] if _is_finished(bench, variant, seed)]
-                rates = [
-                    one for one in grid.values["factors"] if bench.trained(Job(variant, one, grid.values["seeds"][0]))
-                ]
-                print(
-                    f"{variant.name}: {len(there)} of {len(grid.values['seeds'])} seeds are finished, "
-                    f"{len(rates)} rates of the first one trained"
-                )
+                there = sum(_is_finished(bench, variant, seed) for seed in seeds)
+                rates = sum(_is_trained(bench, Job(variant, factor, seeds[0])) for factor in factors)
+                told = f"{there} of {len(seeds)} seeds are finished, {rates} rates of the first one trained"
+                print(f"{variant.name}: {told}")
             return 0
         code = 0
         if args.jobs > 1 and not args.tables_only:
-            words = sys.argv[1:] if words is None else words
-            code = _side_by_side(args.jobs, words, bench.out / "logs")
+            code = _side_by_side(args.jobs, sys.argv[1:] if words is None else words, bench.out / "logs")
         elif not args.tables_only:
             failed = work_off(works(bench, variants), bench.out / "locks", deadline)
             for name in failed:

@@ -214,6 +214,50 @@ def test_a_grid_that_cannot_be_followed_is_refused(ablations, tmp_path, capsys, 
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def put(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_record_has_every_training_and_names_no_folder(tmp_path):
+    runs = tmp_path / "out" / "runs"
+    for factor, tested in ((0.3, False), (1, True)):
+        folder, made = runs / "pooled" / f"factor-{factor}.seed-0", {"factor": factor, "seed": 0, "device": "cpu"}
+        model = {"resampler_type": "mlp_pool"}
+        put(folder / "config.json", {"variant": {"name": "pooled", "model": model, "use_audio": False, "recipe": {}}})
+        stages = {"moments": {"steps": 30, "loss": 0.5}, "saven": {"steps": 20, "loss": 0.25, "merged": True}}
+        trained = {**made, "stages": stages, "check_loss": 0.123456, "model": str(tmp_path)}
+        put(folder / "trained.json", trained)
+        put(folder / "moments" / "losses.jsonl", *({"step": at, "loss": 1.0 - (at >= 20)} for at in range(30)))
+        put(folder / "saven" / "metrics.jsonl", {"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.25}, {"step": 20})
+        if tested:
+            put(folder / "result.json", {**trained, "tokens": 62.0})
+            choice = {"form": "choice", "tags": {"question_type": "global"}}
+            answers = [{**choice, "correct": True}, {**choice, "correct": False}, {"form": "range", "iou": 0.5}]
+            put(folder / "items" / "world-iid.plain.jsonl", *answers)
+    put(runs / "pooled" / "factor-3.seed-0" / "config.json", {"variant": {"name": "pooled"}})  # not trained yet
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "ablation_record.py",
+        "--docs",
+        tmp_path / "record.jsonl",
+        "--out",
+    ]
+    said = subprocess.run([*command, tmp_path / "out"], capture_output=True, text=True, check=True).stdout
+    assert "2 trainings, 1 of them tested" in said
+    text = (tmp_path / "record.jsonl").read_text()
+    slow, chosen = map(json.loads, text.splitlines())
+    assert str(tmp_path) not in text and (slow["factor"], chosen["factor"]) == (0.3, 1)
+    assert slow["tested"] is None and slow["check_loss"] == 0.1235
+    assert slow["changes"] == {"model": {"resampler_type": "mlp_pool"}, "use_audio": False}
+    assert slow["stages"]["moments"] == {"steps": 30, "loss": 0.5, "losses": [[20, 1.0], [30, 0.0]]}
+    assert slow["stages"]["saven"] == {"steps": 20, "loss": 0.25, "losses": [[10, 0.5], [20, 0.25]]}
+    answers = {"world-iid.plain": {"choice, global": [1, 2], "range": [0.5, 1]}}
+    assert chosen["tested"] == {"tokens": 62.0, "answers": answers}
+    refused = subprocess.run([*command, tmp_path / "nothing"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "no complete training" in refused.stderr
+
+
 @pytest.mark.slow
 def test_two_variants_are_made_by_two_processes_and_laid_side_by_side(ablations, base, tmp_path, monkeypatch, capsys):
     out, grid = tmp_path / "out", written(tmp_path / "grid.yaml")
