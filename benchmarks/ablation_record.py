@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from saven_hf.evaluation.report import without_nan
 from saven_hf.files import written_whole
 from saven_hf.training.curves import read_metrics
 
@@ -100,7 +101,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"{args.out} holds no complete training: run benchmarks/ablations.py first.", file=sys.stderr)
         return 2
     with written_whole(Path(args.docs)) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(one) + "\n" for one in found)
+        file.writelines(json.dumps(without_nan(one)) + "\n" for one in found)
     print(f"{args.docs}: {len(found)} trainings, {sum(one['tested'] is not None for one in found)} of them tested")
     return 0
 
